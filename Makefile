@@ -1,0 +1,62 @@
+# `make` alone prints the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV = $(or $(shell command -v uv),$(BIN)/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench wheel build lock clean
+
+help:  ## print this
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | column -t -s :
+
+demo: build  ## install, build, and train the demo suite: tokenizer, tokens, four models (minutes on two cores)
+	@$(BIN)/python -m suite.demo
+
+test: build  ## the tests (under five minutes on two cores, no GPU, no network)
+	cargo test --release --quiet
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: build  ## the tests, the long ones too
+	cargo test --release --quiet
+	$(BIN)/python -m pytest
+
+check: build  ## formatting, lints and types, Python and Rust
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	cargo fmt --check
+	cargo clippy --release --all-targets --quiet -- -D warnings
+
+bench: build  ## the figures, quick form
+	@for script in bench/*.py; do $(BIN)/python $$script --quick; done
+
+wheel: build  ## an abi3 wheel of the extension and the package, in dist/
+	$(BIN)/maturin build --release --out dist
+
+build: $(VENV)/built
+
+# The stamp files make the second `make` a matter of milliseconds.
+$(VENV)/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "suite needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 demo"; exit 1; }
+	@test -x $(BIN)/python || { command -v uv >/dev/null && uv venv --quiet --python $(PYTHON) $(VENV); } \
+	  || $(PYTHON) -m venv $(VENV) \
+	  || { echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@echo "installing packages into $(VENV) (about 3 GB to download, once; most of it is torch with CUDA)"
+	@$(UV) pip install --python $(BIN)/python -r requirements.lock
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup, or your system's package 'cargo', 1.88 or newer), then run make again"; exit 1; }
+	@echo "building the Rust extension (about a minute, once)"
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall-package suite -e .
+	@touch $@
+
+lock:  ## resolve requirements.lock anew
+	$(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url --python $(BIN)/python --extra dev \
+	  pyproject.toml -o requirements.lock
+
+clean:  ## remove what was built, not what was trained
+	rm -rf $(VENV) target dist

@@ -1,0 +1,8 @@
+//! What Suite computes outside of torch: rows and shards of tokens, the order of rows, stories, CPU kernels.
+
+pub mod error;
+pub mod kernels;
+pub mod order;
+pub mod pack;
+pub mod shard;
+pub mod stories;

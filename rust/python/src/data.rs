@@ -1,0 +1,152 @@
+//! Plans, shards and the order of rows.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::path::PathBuf;
+use suite_core::error::Error;
+use suite_core::pack::{Layout, Packer};
+use suite_core::shard::{Id, ShardInfo, read_shard};
+
+pub fn to_py(error: Error) -> PyErr {
+    match error {
+        Error::Io { .. } => PyOSError::new_err(error.to_string()),
+        _ => PyValueError::new_err(error.to_string()),
+    }
+}
+
+type Shard = (String, u64, u64, String);
+
+fn shard(info: ShardInfo) -> Shard {
+    (info.name, info.rows, info.bytes, info.sha256)
+}
+
+/// plan(counts, seq_len, overlap, rows_per_shard) -> (rows, dropped tokens, [(first_row, rows, start, stop)])
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+fn plan(
+    counts: Vec<u64>,
+    seq_len: usize,
+    overlap: usize,
+    rows_per_shard: u64,
+) -> PyResult<(u64, u64, Vec<(u64, u64, u64, u64)>)> {
+    let layout = Layout::new(seq_len, overlap, rows_per_shard).map_err(to_py)?;
+    let tokens = counts.iter().sum();
+    let spans = layout.plan(&counts).into_iter().map(|s| (s.first_row, s.rows, s.start, s.stop)).collect();
+    Ok((layout.num_rows(tokens), layout.dropped(tokens), spans))
+}
+
+/// order_rows(seed, num_rows, start, count) -> bytes of u64: the rows at these positions of the endless order
+#[pyfunction]
+fn order_rows<'py>(
+    py: Python<'py>,
+    seed: u64,
+    num_rows: u64,
+    start: u64,
+    count: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    if num_rows == 0 || num_rows > 1 << 62 {
+        return Err(PyValueError::new_err(format!("num_rows is {num_rows}; an order needs 1 to 2**62 rows")));
+    }
+    let rows = py.detach(|| suite_core::order::rows(seed, num_rows, start, count));
+    let bytes: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+    Ok(PyBytes::new(py, &bytes))
+}
+
+enum Packers {
+    Narrow(Packer<u16>),
+    Wide(Packer<u32>),
+}
+
+/// Cuts a stream of token ids, pushed in pieces of any size, into shards.
+#[pyclass(name = "Packer", unsendable)]
+struct PyPacker(Option<Packers>);
+
+fn ids<T: Id + pyo3::buffer::Element>(py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
+    PyBuffer::<T>::get(buffer)?.to_vec(py)
+}
+
+const FINISHED: &str = "this packer is finished";
+
+#[pymethods]
+impl PyPacker {
+    #[new]
+    #[pyo3(signature = (directory, prefix, *, bos, vocab_size, seq_len, overlap, rows_per_shard, first_shard=0))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        directory: PathBuf,
+        prefix: String,
+        bos: u32,
+        vocab_size: u64,
+        seq_len: usize,
+        overlap: usize,
+        rows_per_shard: u64,
+        first_shard: u64,
+    ) -> PyResult<Self> {
+        let layout = Layout::new(seq_len, overlap, rows_per_shard).map_err(to_py)?;
+        let packer = match u16::try_from(bos) {
+            Ok(bos) if vocab_size <= 1 << 16 => {
+                Packers::Narrow(Packer::new(layout, bos, vocab_size, directory, prefix, first_shard).map_err(to_py)?)
+            }
+            _ => Packers::Wide(Packer::new(layout, bos, vocab_size, directory, prefix, first_shard).map_err(to_py)?),
+        };
+        Ok(Self(Some(packer)))
+    }
+
+    /// Pushes the next ids: a buffer of uint16 (vocabularies up to 65,536) or uint32.
+    fn push(&mut self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self.0.as_mut().ok_or_else(|| PyValueError::new_err(FINISHED))? {
+            Packers::Narrow(packer) => {
+                let ids = ids::<u16>(py, buffer)?;
+                py.detach(|| packer.push(&ids)).map_err(to_py)
+            }
+            Packers::Wide(packer) => {
+                let ids = ids::<u32>(py, buffer)?;
+                py.detach(|| packer.push(&ids)).map_err(to_py)
+            }
+        }
+    }
+
+    /// Ends the stream -> ([(name, rows, bytes, sha256)], tokens pushed)
+    fn finish(&mut self, py: Python<'_>) -> PyResult<(Vec<Shard>, u64)> {
+        let (shards, tokens) = match self.0.take().ok_or_else(|| PyValueError::new_err(FINISHED))? {
+            Packers::Narrow(packer) => py.detach(|| packer.finish()),
+            Packers::Wide(packer) => py.detach(|| packer.finish()),
+        }
+        .map_err(to_py)?;
+        Ok((shards.into_iter().map(shard).collect(), tokens))
+    }
+}
+
+/// read_shard(path, seq_len, wide, sha256) -> bytes of uint16, or uint32 when wide: all rows, checked and decoded
+#[pyfunction]
+#[pyo3(name = "read_shard")]
+fn py_read_shard<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    seq_len: usize,
+    wide: bool,
+    sha256: Option<&str>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes: Vec<u8> = py
+        .detach(|| {
+            if wide {
+                read_shard::<u32>(&path, seq_len, sha256)
+                    .map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).collect())
+            } else {
+                read_shard::<u16>(&path, seq_len, sha256)
+                    .map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).collect())
+            }
+        })
+        .map_err(to_py)?;
+    Ok(PyBytes::new(py, &bytes))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyPacker>()?;
+    module.add_function(wrap_pyfunction!(plan, module)?)?;
+    module.add_function(wrap_pyfunction!(order_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(py_read_shard, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! `suite._core`: converts arguments, releases the GIL, maps errors; computes nothing.
+
+mod data;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    data::register(module)?;
+    Ok(())
+}
