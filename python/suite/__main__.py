@@ -1,0 +1,44 @@
+"""`suite VERB ...`, the same as `python -m suite.verb ...`. Without a verb it prints them, in pipeline order."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {
+    "demo": "train the demo suite, from text to stories",
+    "train-tokenizer": "text -> tokenizer",
+    "tokenize": "text -> token shards",
+    "train": "token shards -> checkpoints, from TOML",
+    "generate": "checkpoint -> text",
+}
+
+
+def usage() -> str:
+    lines = [f"  suite {verb:<16} {what}" for verb, what in VERBS.items()]
+    return "Train families of small language models, and learn from them.\n\n" + "\n".join(lines) + (
+        "\n\n`suite VERB --help` tells the rest."
+    )  # fmt: skip
+
+
+def main() -> None:
+    from suite.base.cli import open_door
+
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(usage())
+        return
+    verb = sys.argv[1].replace("_", "-")
+    if verb in ("-V", "--version"):
+        from suite import __version__
+
+        print(__version__)
+        return
+    if verb not in VERBS:
+        print(f"error: no verb {sys.argv[1]!r}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+    door = importlib.import_module(f"suite.{verb.replace('-', '_')}")
+    open_door(door.app, sys.argv[2:], f"suite {verb}")
+
+
+if __name__ == "__main__":
+    main()

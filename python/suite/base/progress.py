@@ -1,0 +1,29 @@
+"""Progress on long work, on stderr, and silent when nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def bar(description: str, unit: str, total: float | None = None) -> Iterator[Callable[[float, str], None]]:
+    """Yields `advance(amount, note)`. Shows amount, rate and time left when stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda amount, note="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,.0f} " + unit),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        *([TimeRemainingColumn()] if total else []),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=total, note="")
+        yield lambda amount, note="": progress.update(task, advance=amount, note=note)

@@ -1,0 +1,114 @@
+"""Folders that are real or not: sealed by a manifest that is written last.
+
+A folder is sealed when its manifest.json stands. The manifest lists the size and SHA-256 of every other file, so a
+half-written, half-copied or edited folder is refused by name. No rename of folders is assumed, because object
+stores have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from suite.base.errors import SealError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Makes a file, or a folder's list of names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file whole: a reader sees the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises SealError when the file is not JSON: only a damaged or foreign file is not."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SealError(f"{path}: not valid JSON ({error}); the file is damaged, make it again") from None
+
+
+def seal(folder: Path, kind: str, about: Mapping[str, Any]) -> None:
+    """Writes the manifest of a finished folder. Everything in it is synced first, so the manifest never lies."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            sync(path)
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    write_json(folder / MANIFEST, {"format": FORMAT, "kind": kind, **about, "files": files})
+
+
+def is_sealed(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def open_sealed(folder: Path, kind: str, *, verify: bool = True) -> dict[str, Any]:
+    """The manifest of a sealed folder, after comparing every file with it (sizes only if not `verify`).
+
+    Raises SealError for a folder that is missing, unsealed, of another kind, or differs from its manifest.
+    """
+    if not folder.is_dir():
+        raise SealError(f"{folder}: no such folder")
+    if not is_sealed(folder):
+        raise SealError(
+            f"{folder}: not sealed (no {MANIFEST}): the job that writes it is still running, or died; "
+            "run it again to finish it"
+        )
+    manifest = read_json(folder / MANIFEST)
+    check_format(folder / MANIFEST, manifest, kind)
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise SealError(f"{path}: missing, though {MANIFEST} lists it; make the folder again")
+        if path.stat().st_size != entry["bytes"]:
+            raise SealError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}; damaged")
+        if verify and (found := sha256_of(path)) != entry["sha256"]:
+            raise SealError(f"{path}: SHA-256 is {found}, the manifest says {entry['sha256']}; damaged")
+    return manifest
+
+
+def check_format(path: Path, manifest: Any, kind: str) -> None:
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        raise SealError(f"{path}: holds {found!r}, expected a manifest of {kind!r}")
+    if manifest.get("format") != FORMAT:
+        raise SealError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a folder; waits for the other. Gone with the process, however it ends."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,251 @@
+"""Parquet, jsonl and txt files as blocks of documents; stories as ranges of numbers.
+
+A block names a file and a range in it: rows of one row group, or bytes that begin and end where documents do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from suite.base.errors import SourceError
+from suite.data import stories
+from suite.data.stories import StoriesSpec
+
+SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
+
+MEAN_STORY_BYTES = 350  # only to turn a block's bytes into a number of stories
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of documents: [start, stop) in bytes for jsonl and txt, in rows or stories otherwise."""
+
+    kind: str
+    where: str
+    start: int
+    stop: int
+    row_group: int = 0
+
+
+def story_blocks(spec: StoriesSpec, split: str, start: int, stop: int, block_bytes: int) -> list[Block]:
+    step = max(1, block_bytes // MEAN_STORY_BYTES)
+    where = f"{split}@{spec}"
+    return [Block("stories", where, first, min(first + step, stop)) for first in range(start, stop, step)]
+
+
+def num_documents(path: Path, separator: str | None) -> int:
+    match SUFFIXES[path.suffix]:
+        case "parquet":
+            return _parquet(path).metadata.num_rows
+        case "jsonl":
+            with path.open("rb") as file:
+                return sum(1 for line in file if line.strip())
+        case _:
+            return len(_txt_ranges(path, separator))
+
+
+def blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int, separator: str | None) -> list[Block]:
+    """The blocks of a file, or of the documents [first, last) of it."""
+    match SUFFIXES[path.suffix]:
+        case "parquet":
+            return _parquet_blocks(path, inside, block_bytes)
+        case "jsonl":
+            return _jsonl_blocks(path, inside, block_bytes)
+        case _:
+            ranges = _txt_ranges(path, separator)
+            return _joined(path, ranges[slice(*inside)] if inside else ranges, block_bytes)
+
+
+def read(block: Block, feature: str, separator: str | None, errors: str) -> list[str]:
+    """The documents of a block. Raises SourceError, naming file and row, for what is not text."""
+    match block.kind:
+        case "stories":
+            split, _, spec = block.where.partition("@")
+            return stories.read(StoriesSpec.parse(spec), split, block.start, block.stop)
+        case "parquet":
+            return _read_parquet(block, feature, errors)
+        case "jsonl":
+            return _read_jsonl(block, feature, errors)
+        case _:
+            return _read_txt(block, feature, separator, errors)
+
+
+def _decoded(data: bytes, errors: str, where: str) -> str:
+    try:
+        return data.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it") from None
+
+
+# ── parquet ──
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise SourceError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _parquet_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int) -> list[Block]:
+    metadata = _parquet(path).metadata
+    first, found = 0, []
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        start, stop = (max(inside[0] - first, 0), min(inside[1] - first, rows)) if inside else (0, rows)
+        step = max(1, rows * block_bytes // max(1, metadata.row_group(group).total_byte_size))
+        found += [
+            Block("parquet", str(path), row, min(row + step, stop), group) for row in range(start, stop, step)
+        ]  # fmt: skip
+        first += rows
+    return found
+
+
+def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
+    import pyarrow
+    import pyarrow.types as types
+
+    file = _parquet(Path(block.where))
+    names = file.schema_arrow.names
+    if feature not in names:
+        raise SourceError(f"{block.where}: no column {feature!r}; it has {', '.join(names)}")
+    column = file.read_row_group(block.row_group, columns=[feature]).column(0).slice(block.start, block.stop - block.start)
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (types.is_string(column.type) or types.is_large_string(column.type) or types.is_binary(column.type)):
+        raise SourceError(f"{block.where}: column {feature!r} holds {column.type}, expected text")
+    metadata = file.metadata
+    first = sum(metadata.row_group(group).num_rows for group in range(block.row_group)) + block.start
+    if column.null_count:
+        row = first + column.is_null().to_pylist().index(True)
+        raise SourceError(f"{block.where}: row {row}: column {feature!r} is null; remove the row or give it a text")
+    values = column.cast(pyarrow.large_binary()).to_pylist()
+    return [_decoded(value, errors, f"{block.where}: row {first + i}") for i, value in enumerate(values)]
+
+
+# ── jsonl ──
+
+
+def _jsonl_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int) -> list[Block]:
+    start, stop = _jsonl_bytes(path, inside) if inside else (0, path.stat().st_size)
+    found = []
+    with path.open("rb") as file:
+        while start < stop:
+            file.seek(min(start + block_bytes, stop) - 1)
+            file.readline()  # on to the end of the line that the last byte is in
+            end = min(file.tell(), stop)
+            found.append(Block("jsonl", str(path), start, end))
+            start = end
+    return found
+
+
+def _jsonl_bytes(path: Path, inside: tuple[int, int]) -> tuple[int, int]:
+    """The byte range of documents [first, last); blank lines are no documents."""
+    document, position, start = 0, 0, 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                if document == inside[0]:
+                    start = position
+                document += 1
+            position += len(line)
+            if document == inside[1]:
+                break
+    return start, position
+
+
+def _read_jsonl(block: Block, feature: str, errors: str) -> list[str]:
+    with Path(block.where).open("rb") as file:
+        file.seek(block.start)
+        data = file.read(block.stop - block.start)
+    texts = []
+    for number, line in enumerate(data.split(b"\n")):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(_decoded(line, errors, _line(block, number)))
+        except json.JSONDecodeError as error:
+            raise SourceError(f"{_line(block, number)}: not valid JSON ({error.msg}, column {error.colno})") from None
+        if not isinstance(record, dict) or feature not in record:
+            keys = ", ".join(record) if isinstance(record, dict) else f"a {type(record).__name__}"
+            raise SourceError(f"{_line(block, number)}: no field {feature!r}; it has {keys}")
+        text = record[feature]
+        if not isinstance(text, str):
+            found = "null" if text is None else f"a {type(text).__name__}"
+            raise SourceError(f"{_line(block, number)}: field {feature!r} is {found}, expected text")
+        texts.append(_without_surrogates(text, errors, block, number))
+    return texts
+
+
+def _without_surrogates(text: str, errors: str, block: Block, number: int) -> str:
+    """JSON may escape half a character (\\ud83d), which no UTF-8 text can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        if errors == "strict":
+            raise SourceError(f"{_line(block, number)}: half a character (a lone surrogate); --errors replace") from None
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _line(block: Block, number: int) -> str:
+    with Path(block.where).open("rb") as file:  # only when something is wrong: count the lines before the block
+        before = file.read(block.start).count(b"\n")
+    return f"{block.where}: line {before + number + 1}"
+
+
+# ── txt ──
+
+
+def _txt_ranges(path: Path, separator: str | None) -> list[tuple[int, int]]:
+    """Byte ranges of the documents, separators excluded. A file that ends with a separator ends with no document."""
+    size = path.stat().st_size
+    if separator is None:
+        return [(0, size)]
+    mark = separator.encode()
+    ranges, start, position, tail = [], 0, 0, b""
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            data = tail + chunk
+            begin = position - len(tail)
+            at = data.find(mark)
+            consumed = 0
+            while at >= 0:
+                ranges.append((start, begin + at))
+                consumed = at + len(mark)
+                start = begin + consumed
+                at = data.find(mark, consumed)
+            position += len(chunk)
+            keep = min(len(mark) - 1, len(data) - consumed)
+            tail = data[len(data) - keep :] if keep else b""
+    if start < size:
+        ranges.append((start, size))
+    return ranges
+
+
+def _joined(path: Path, ranges: list[tuple[int, int]], block_bytes: int) -> list[Block]:
+    """Neighbouring documents in one block, up to `block_bytes`."""
+    found: list[Block] = []
+    for start, stop in ranges:
+        if found and stop - found[-1].start <= block_bytes:
+            found[-1] = Block("txt", str(path), found[-1].start, stop)
+        else:
+            found.append(Block("txt", str(path), start, stop))
+    return found
+
+
+def _read_txt(block: Block, feature: str, separator: str | None, errors: str) -> list[str]:
+    if feature != "text":
+        raise SourceError(f"{block.where}: no column {feature!r}; a txt file has only 'text'")
+    with Path(block.where).open("rb") as file:
+        file.seek(block.start)
+        data = file.read(block.stop - block.start)
+    parts = data.split(separator.encode()) if separator else [data]
+    return [_decoded(part, errors, block.where) for part in parts]

@@ -1,0 +1,177 @@
+"""Text to token shards: blocks are encoded by anyone in any order, and packed in the order of their numbers.
+
+On one machine this is a single pass: an ordered, bounded queue of encoded blocks feeds one packer in Rust, nothing
+is spilled, and memory holds a few blocks and one row group whatever the input's size. The shards depend on the
+documents, the tokenizer, `seq_len`, `overlap` and `rows_per_shard`, and on nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from suite import _core
+from suite.base.errors import SourceError, TokensError
+from suite.base.store import locked
+from suite.data import shards, tokenizer
+from suite.data.formats import Block
+from suite.data.shards import Shard, Split, Tokens
+from suite.data.source import DEFAULT_BLOCK_BYTES, Source
+from suite.data.tokenizer import Tokenizer
+
+DEFAULT_BATCH_SIZE = 50  # documents per call of the encoder
+DEFAULT_ROWS_PER_SHARD = 200_000
+
+
+class Encoded(NamedTuple):
+    """A block's part of the token stream."""
+
+    ids: np.ndarray
+    documents: int
+    text_bytes: int
+
+
+class MapInOrder(Protocol):
+    """Applies a picklable function to items, anywhere, in any order; yields the results in the items' order."""
+
+    def __call__(self, function: Callable[[Block], Encoded], items: Iterable[Block]) -> Iterator[Encoded]: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of rows and shards. Raises ValueError, through the plan, for one that cannot be."""
+
+    seq_len: int
+    overlap: int = 0
+    rows_per_shard: int = DEFAULT_ROWS_PER_SHARD
+
+    def __post_init__(self) -> None:
+        try:
+            _core.plan([], self.seq_len, self.overlap, self.rows_per_shard)
+        except (ValueError, OverflowError) as error:
+            raise TokensError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder: Path) -> Tokenizer:
+    return tokenizer.load(folder)  # once per worker process
+
+
+def encode_block(block: Block, *, source: Source, folder: Path, batch_size: int) -> Encoded:
+    """Reads and encodes one block; runs in any process."""
+    documents = source.read(block)
+    encoder = _loaded(folder)
+    pieces = [encoder.stream(documents[i : i + batch_size]) for i in range(0, len(documents), batch_size)]
+    ids = np.concatenate(pieces) if pieces else np.empty(0, encoder.dtype)
+    return Encoded(ids, len(documents), sum(len(document.encode()) for document in documents))
+
+
+def tokenize(
+    source: Source,
+    encoder: Tokenizer,
+    out_dir: Path,
+    shape: Shape,
+    map_in_order: MapInOrder,
+    *,
+    name: str,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    block_bytes: int = DEFAULT_BLOCK_BYTES,
+    on_block: Callable[[Encoded], None] = lambda encoded: None,
+) -> tuple[Tokens, bool]:
+    """Writes split `name` into `out_dir`. Returns the folder's manifest, and False when the split was there already.
+
+    Raises TokensError when the folder holds that split from other text, or was made with another tokenizer or
+    shape; SourceError for text that cannot be read. Nothing is sealed unless all of it is written.
+    """
+    assert encoder.folder is not None
+    blocks = source.blocks(block_bytes)
+    fresh = Tokens(
+        folder=out_dir,
+        tokenizer_sha256=encoder.sha256,
+        vocab_size=encoder.vocab_size,
+        bos=encoder.special.bos,
+        eos=encoder.special.eos,
+        pad=encoder.special.pad,
+        seq_len=shape.seq_len,
+        overlap=shape.overlap,
+        rows_per_shard=shape.rows_per_shard,
+        splits={},
+    )
+    fingerprint = source.fingerprint()
+    with locked(out_dir):
+        if there := _already(fresh, name, source, fingerprint):
+            return there, False
+        packer = _core.Packer(
+            out_dir,
+            name,
+            bos=encoder.special.bos,
+            vocab_size=encoder.vocab_size,
+            seq_len=shape.seq_len,
+            overlap=shape.overlap,
+            rows_per_shard=shape.rows_per_shard,
+        )
+        documents = text_bytes = 0
+        work = functools.partial(encode_block, source=source, folder=encoder.folder, batch_size=batch_size)
+        for encoded in map_in_order(work, blocks):
+            packer.push(encoded.ids)
+            documents += encoded.documents
+            text_bytes += encoded.text_bytes
+            on_block(encoded)
+        if not text_bytes:
+            raise SourceError(f"{source.spec}: split {source.split!r} has no text")
+        infos, tokens = packer.finish()
+        written = tuple(Shard(*info) for info in infos)
+        rows, dropped, spans = _core.plan([tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
+        assert [shard.rows for shard in written] == [span[1] for span in spans], "the packer and the plan disagree"
+        for stale in out_dir.glob(f"{name}-?????.parquet*"):
+            if stale.name not in {shard.name for shard in written}:
+                stale.unlink()  # left by a job that died in an earlier attempt at this split
+        encoder.copy_to(out_dir / "tokenizer")
+        entry = Split(
+            source=source.identity(),
+            slice=source.split,
+            fingerprint=fingerprint,
+            documents=documents,
+            text_bytes=text_bytes,
+            tokens=tokens,
+            rows=rows,
+            dropped_tokens=dropped,
+            shards=written,
+        )
+        others = shards.read(out_dir).splits if (out_dir / shards.MANIFEST).is_file() else {}
+        sealed = replace(fresh, splits={**others, name: entry})
+        sealed.write()
+        return sealed, True
+
+
+def _already(fresh: Tokens, name: str, source: Source, fingerprint: str) -> Tokens | None:
+    """The folder's manifest when the split is in it. Raises TokensError when the folder holds something else."""
+    if not (fresh.folder / shards.MANIFEST).is_file():
+        return None
+    there = shards.read(fresh.folder)
+    mine, theirs = fresh.header(), there.header()
+    for key in mine:
+        if mine[key] != theirs[key]:
+            raise TokensError(
+                f"{fresh.folder}: its splits have {key} {theirs[key]!r}, this one would have {mine[key]!r}; "
+                "use another --out-dir"
+            )
+    if name not in there.splits:
+        return None
+    entry = there.splits[name]
+    if entry.fingerprint != fingerprint:
+        raise TokensError(
+            f"{fresh.folder}: split {name!r} is there already, made from {entry.source} {entry.slice} with other "
+            f"text; write this one under another name (--as NAME) or into another --out-dir"
+        )
+    return there
+
+
+def split_name(split: str) -> str:
+    """`train[:10%]` -> `train`: the name that shards and manifest entry carry."""
+    return split.partition("[")[0].partition("+")[0].strip()

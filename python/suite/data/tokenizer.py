@@ -1,0 +1,177 @@
+"""Tokenizers: training a byte-level BPE, loading any folder that holds a tokenizer.json, encoding documents.
+
+`tokenizers` alone is used here: transformers costs three seconds to import, and only a user's own script needs its
+AutoTokenizer, which loads the folders written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from suite.base.errors import TokenizerError
+from suite.base.store import write_json
+
+SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")  # ids 0, 1, 2
+MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)  # every byte has a token, so every text can be encoded
+NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    bos: int
+    eos: int
+    pad: int | None
+
+
+class Tokenizer:
+    """A fast tokenizer with <bos> and <eos>. `vocab_size` is one more than the largest id."""
+
+    def __init__(self, backend: Any, special: SpecialIds, folder: Path | None) -> None:
+        self.backend = backend
+        self.special = special
+        self.folder = folder
+        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        backend.no_truncation()
+        backend.no_padding()
+        # The string "<eos>" in a document is five characters of somebody's text, not the end of it.
+        backend.encode_special_tokens = True
+
+    @property
+    def dtype(self) -> Any:
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what decides the ids: tokenizer.json without padding and truncation, keys sorted."""
+        content = json.loads(self.backend.to_str())
+        content.pop("padding", None)
+        content.pop("truncation", None)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def stream(self, documents: list[str]) -> np.ndarray:
+        """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
+        eos = self.special.eos
+        pieces: list[int] = []
+        for encoding in self.backend.encode_batch_fast(documents, add_special_tokens=False):
+            pieces += encoding.ids
+            pieces.append(eos)
+        return np.array(pieces, dtype=self.dtype)
+
+    def encode(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.backend.decode(list(ids), skip_special_tokens=True)
+
+    def copy_to(self, folder: Path) -> None:
+        """Puts the tokenizer's files into another folder, so that it is found beside what it made."""
+        assert self.folder is not None, "only a tokenizer that lies in a folder can be copied"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in NAMES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder. Raises TokenizerError when it is missing, unreadable, or lacks <bos> or <eos>."""
+    import tokenizers
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise TokenizerError(f"{folder}: no tokenizer.json there; `suite train-tokenizer --out-dir {folder}` makes one")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"{file}: not a tokenizer ({error})") from None
+    names = _special_names(folder)
+    ids = {role: backend.token_to_id(name) for role, name in names.items()}
+    for role in ("bos", "eos"):
+        if ids.get(role) is None:
+            raise TokenizerError(
+                f"{folder}: the tokenizer has no {role} token; rows begin with <bos> and documents end with <eos>, "
+                f'so set "{role}_token" in tokenizer_config.json to a token of its vocabulary'
+            )
+    return Tokenizer(backend, SpecialIds(ids["bos"], ids["eos"], ids.get("pad")), folder)
+
+
+def _special_names(folder: Path) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / file).is_file():
+            try:
+                config = json.loads((folder / file).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise TokenizerError(f"{folder / file}: not valid JSON ({error})") from None
+            for role in ("bos", "eos", "pad"):
+                token = config.get(f"{role}_token")
+                token = token.get("content") if isinstance(token, dict) else token
+                if isinstance(token, str):
+                    names[role] = token
+    return names
+
+
+def train(documents: Iterator[str], vocab_size: int, *, progress: bool = False) -> Tokenizer:
+    """A GPT-2 style byte-level BPE: reversible, no normaliser, <bos>=0 <eos>=1 <pad>=2, minimum frequency 2.
+
+    The result may have fewer tokens than asked for when the text has too few repeated pairs.
+    Raises TokenizerError for a vocabulary too small to hold every byte, and for a corpus without text.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise TokenizerError(
+            f"vocab_size is {vocab_size}; {MIN_VOCAB_SIZE} is the least: 256 bytes and {', '.join(SPECIAL_TOKENS)}"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=progress,
+    )
+    seen = _Counted(documents)
+    backend.train_from_iterator(seen, trainer)
+    if not seen.characters:
+        raise TokenizerError("the corpus has no text to train a tokenizer on")
+    ids = [backend.token_to_id(token) for token in SPECIAL_TOKENS]
+    return Tokenizer(backend, SpecialIds(*ids), None)
+
+
+class _Counted:
+    def __init__(self, documents: Iterator[str]) -> None:
+        self.documents = documents
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for document in self.documents:
+            self.characters += len(document)
+            yield document
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a folder that AutoTokenizer.from_pretrained loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bos, eos, pad = SPECIAL_TOKENS
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": bos,
+        "eos_token": eos,
+        "pad_token": pad,
+        "clean_up_tokenization_spaces": False,
+    }
+    backend_json = json.loads(tokenizer.backend.to_str())
+    write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer.json", backend_json)  # last: a folder without it is no tokenizer

@@ -1,0 +1,71 @@
+"""`suite tokenize`: text to token shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from suite.base.cli import door, open_door
+
+app = door("Encode text and cut it into rows: parquet shards, the same bytes for any number of workers.")
+
+
+@app.command()
+def main(
+    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
+    tokenizer: Annotated[Path, typer.Option("--tokenizer", "-t", help="folder with a tokenizer.json")],
+    seq_len: Annotated[int, typer.Option("--seq-len", "-l", help="tokens in a row, <bos> included")],
+    out_dir: Annotated[Path, typer.Option(help="folder for the shards and their manifest")],
+    feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
+    split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
+    as_: Annotated[str | None, typer.Option("--as", help="name of the split written; default: that of --split")] = None,
+    overlap: Annotated[int, typer.Option(help="tokens that a row repeats from the one before")] = 0,
+    chunk_size: Annotated[int, typer.Option("--chunk-size", "-c", help="rows in a shard")] = 200_000,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="documents in a call of the encoder")] = 50,
+    block_bytes: Annotated[int, typer.Option(help="text in a block, the unit of parallel work")] = 8 << 20,
+    workers: Annotated[int, typer.Option(help="processes; 0: one for each core")] = 0,
+    separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
+    errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
+) -> None:
+    """Encode text and cut it into rows: parquet shards, the same bytes for any number of workers."""
+    import time
+
+    from suite.base.progress import bar
+    from suite.data import pack
+    from suite.data import tokenizer as tokenizers
+    from suite.data.source import Source, check_at_least, check_errors
+    from suite.executor.local import map_in_order, num_cpus
+
+    check_at_least(1, batch_size=batch_size, block_bytes=block_bytes)
+    check_at_least(0, workers=workers)
+    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    name = as_ or pack.split_name(split)
+    started = time.monotonic()
+    with bar(f"tokenizing {name}", "MB") as advance:
+
+        def on_block(encoded: pack.Encoded) -> None:
+            advance(encoded.text_bytes / 1e6, f"{len(encoded.ids) / 1e6:.1f}M tokens in the last block")
+
+        tokens, written = pack.tokenize(
+            source,
+            tokenizers.load(tokenizer),
+            out_dir,
+            pack.Shape(seq_len, overlap, chunk_size),
+            map_in_order(workers or num_cpus()),
+            name=name,
+            batch_size=batch_size,
+            block_bytes=block_bytes,
+            on_block=on_block,
+        )
+    entry = tokens.split(name)
+    rate = f", {entry.text_bytes / 1e6 / (time.monotonic() - started):.1f} MB/s" if written else ": there already"
+    print(
+        f"{out_dir}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows in "
+        f"{len(entry.shards)} shards, {entry.dropped_tokens} tokens dropped at the tail{rate}"
+    )
+
+
+if __name__ == "__main__":
+    open_door(app)

@@ -1,0 +1,52 @@
+"""`suite train-tokenizer`: a byte-level BPE from text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from suite.base.cli import door, open_door
+
+app = door("Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2.")
+
+
+@app.command()
+def main(
+    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
+    out_dir: Annotated[Path, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")],
+    feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
+    split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
+    vocab_size: Annotated[int, typer.Option("--vocab-size", "-v", help="tokens, at least 259")] = 4096,
+    separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
+    errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
+) -> None:
+    """Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2."""
+    import sys
+
+    from suite.base.progress import bar
+    from suite.data import tokenizer
+    from suite.data.source import Source, check_errors
+
+    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    with bar("reading text", "MB") as advance:
+
+        def documents():
+            for document in source.documents():
+                advance(len(document) / 1e6, "")
+                yield document
+
+        trained = tokenizer.train(documents(), vocab_size)
+    tokenizer.save(trained, out_dir)
+    print(f"{out_dir}: {trained.vocab_size} tokens")
+    if trained.vocab_size < vocab_size:
+        print(
+            f"warning: {vocab_size} tokens were asked for; the text has too few repeated pairs for more than "
+            f"{trained.vocab_size}",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    open_door(app)

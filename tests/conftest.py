@@ -1,0 +1,64 @@
+"""Tiny real things that tests share: a corpus of odd documents, a tokenizer trained on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Nothing here may reach a network, and a test machine's cores are few.
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
+
+WORDS = "the a fox sea über 東京 naïve 12 run's 🙂 of and hill stone bird Anna told was were , . ! \t".split(" ")
+
+
+def odd_documents(count: int, seed: int = 0) -> list[str]:
+    """Documents of 0 to 60 words, with what trips encoders: nothing, spaces, special tokens' names, other scripts."""
+    draw = random.Random(seed)
+    documents = ["", " ", "<eos>", "<bos> in a <pad> text", "\n\n\r\n", "é" * 40]
+    while len(documents) < count:
+        documents.append(" ".join(draw.choices(WORDS, k=draw.randrange(60))))
+    return documents[:count]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 odd documents as jsonl, split train."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    lines = [json.dumps({"text": document}, ensure_ascii=False) for document in odd_documents(300)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from suite.data import tokenizer
+    from suite.data.source import Source
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(tokenizer.train(Source(str(corpus)).documents(), 400), folder)
+    return folder
+
+
+def run_suite(*arguments: str | Path, check: bool = True, **options) -> subprocess.CompletedProcess[str]:
+    """`python -m suite ...` in a process of its own, as a user runs it."""
+    command = [sys.executable, "-m", "suite", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
+    if check and done.returncode:
+        raise AssertionError(f"{command} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def refusal(*arguments: str | Path, **options) -> str:
+    """The single error line of a command that must fail without a traceback."""
+    done = run_suite(*arguments, check=False, **options)
+    assert done.returncode not in (0, None), done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert lines, done.stderr
+    return "\n".join(lines)
