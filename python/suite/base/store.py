@@ -21,6 +21,11 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 
+def root_of(root: str | None) -> Path:
+    """The folder that holds a piece of work: as configured, or $SUITE_ROOT, or the current folder."""
+    return Path(root or os.environ.get("SUITE_ROOT") or ".")
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from suite.base.errors import WorkerError
+from suite.base.errors import SuiteError, WorkerError
+from suite.base.world import World
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -69,3 +73,67 @@ def _ordered(function: Callable[[Item], Result], items: list[Item], workers: int
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int, device: str) -> Any:
+    """Calls `function(config, world)` on every rank; returns what the first rank returns.
+
+    One rank runs here. More are spawned processes in a gloo (CPU) or NCCL (GPU) group on loopback. When one fails
+    the others are ended, and its error is raised here.
+    """
+    if num_workers == 1:
+        return function(config, World(device=device))
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="suite-") as folder:
+        outbox = context.SimpleQueue()
+        ranks = [
+            context.Process(target=_rank, args=(function, config, rank, num_workers, device, folder, outbox))
+            for rank in range(num_workers)
+        ]
+        for process in ranks:
+            process.start()
+        try:
+            return _first_result(ranks, outbox)
+        finally:
+            for process in ranks:
+                process.terminate()
+            for process in ranks:
+                process.join()
+
+
+def _first_result(ranks: list[Any], outbox: Any) -> Any:
+    results: dict[int, Any] = {}
+    while len(results) < len(ranks):
+        multiprocessing.connection.wait([outbox._reader, *(process.sentinel for process in ranks if process.is_alive())])
+        while not outbox.empty():
+            rank, result, error = outbox.get()
+            if error is not None:
+                raise error
+            results[rank] = result
+        for rank, process in enumerate(ranks):
+            if process.exitcode and rank not in results and outbox.empty():
+                raise WorkerError(
+                    f"worker {rank} of {len(ranks)} died (exit code {process.exitcode}); the same command goes on from "
+                    "the last resume state"
+                )
+    return results[0]
+
+
+def _rank(
+    function: Callable[[Any, World], Any], config: Any, rank: int, size: int, device: str, folder: str, outbox: Any
+) -> None:
+    import torch
+    import torch.distributed
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher ends us
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    try:
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
+        )
+        outbox.put((rank, function(config, World(rank, size, f"cuda:{rank}" if device == "cuda" else device)), None))
+        torch.distributed.destroy_process_group()
+    except SuiteError as error:
+        outbox.put((rank, None, error))

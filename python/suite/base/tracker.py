@@ -1,0 +1,102 @@
+"""What a run reports: metrics.jsonl always, and W&B when asked. The file is the truth; a tracker's failure is a
+warning, once, and never the end of a run.
+
+A record is one flat table with the step first. Steps count finished updates; a record of step k with train/ keys
+describes the update that led to k, one with validation/ keys the weights at k.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from suite.base.store import write_atomically, write_json
+
+METRICS = "metrics.jsonl"
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a jsonl file; a last line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drops the records after `step`: a resumed run writes them again."""
+    kept = [record for record in read_records(path) if record["step"] <= step]
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+class Tracker:
+    """`log` costs microseconds and survives SIGKILL: each record is one write to the file."""
+
+    def __init__(self, folder: Path, kind: str, project: str, name: str, config: Mapping[str, Any]) -> None:
+        self.file = (folder / METRICS).open("a", encoding="utf-8", buffering=1)
+        self.wandb = _Wandb(folder, project, name, config) if kind == "wandb" else None
+
+    def log(self, step: int, values: Mapping[str, float | str]) -> None:
+        record = {"step": step, **values}
+        self.file.write(json.dumps(record) + "\n")
+        if self.wandb:
+            self.wandb.log(record)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.wandb:
+            self.wandb.close()
+
+
+class _Wandb:
+    """One W&B run for the life of the run: its id lies in wandb.json, so a resumed run goes on where it was."""
+
+    def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, Any]) -> None:
+        self.run: Any = None
+        try:
+            import wandb
+
+            path = folder / "wandb.json"
+            if path.is_file():
+                run_id = json.loads(path.read_text())["id"]
+            else:
+                run_id = wandb.util.generate_id()
+                write_json(path, {"id": run_id, "project": project})
+            self.run = wandb.init(
+                project=project,
+                name=name,
+                id=run_id,
+                resume="allow",
+                dir=str(folder),
+                config=dict(config),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+            self.run.define_metric("*", step_metric="step")  # W&B's own counter cannot go back when a run resumes
+        except Exception as error:
+            self._warn(error)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        if self.run is not None:
+            try:
+                self.run.log(dict(record))
+            except Exception as error:
+                self._warn(error)
+
+    def close(self) -> None:
+        if self.run is not None:
+            try:
+                self.run.finish()
+            except Exception as error:
+                self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        self.run = None
+        print(f"warning: W&B is off for this run ({error}); metrics.jsonl goes on", file=sys.stderr)

@@ -1,0 +1,56 @@
+"""Who this process is among the workers of a run, and how they sum.
+
+A world of one does nothing. A larger one is a torch.distributed group, made by whoever started the processes
+(executor/), gloo on CPUs and NCCL on GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class World:
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> None:
+        """Replaces the tensor by its sum over the ranks."""
+        if self.size > 1:
+            import torch.distributed
+
+            torch.distributed.all_reduce(tensor)
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            import torch.distributed
+
+            torch.distributed.barrier()
+
+
+def choose_device(wanted: str) -> str:
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def use_threads(threads: int) -> None:
+    """Fixes the number of threads: bits may depend on it, so it is part of a run and never inherited."""
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)

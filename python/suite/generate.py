@@ -1,0 +1,68 @@
+"""`suite generate`: text from a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from suite.base.cli import door, open_door
+
+app = door("Write text with a run's model: runs/demo/llama-500k, or runs/demo/llama-500k@64 for its step 64.")
+
+
+@app.command()
+def main(
+    run: Annotated[str, typer.Argument(help="a run's folder, run@step, or any folder with a checkpoint")],
+    prompt: Annotated[str, typer.Argument(help="how the text begins")] = "",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="at most so many tokens")] = 200,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 takes the likeliest token")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="choose among the k likeliest; 0: among all")] = 40,
+    samples: Annotated[int, typer.Option(help="how many texts")] = 1,
+    seed: Annotated[int, typer.Option(help="of the draw; the same seed gives the same text")] = 0,
+) -> None:
+    """Write text with a run's model."""
+    from suite.base.errors import ConfigError
+    from suite.base.store import open_sealed
+    from suite.data import tokenizer as tokenizers
+    from suite.training.address import checkpoint_at
+
+    for name, value, least in (("--max-new-tokens", max_new_tokens, 1), ("--samples", samples, 1), ("--top-k", top_k, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be {least} or more")
+    if temperature < 0:
+        raise ConfigError(f"--temperature is {temperature}; it must be 0 or more")
+    folder = checkpoint_at(run)
+    open_sealed(folder, "checkpoint")
+    encoder = tokenizers.load(folder)
+
+    from suite.models.hf import read_folder
+    from suite.models.sampling import sample
+
+    model, config = read_folder(folder)
+    context = config.get("max_position_embeddings") or 1 << 20
+    for number in range(samples):
+        ids = sample(
+            model,
+            [encoder.special.bos, *encoder.encode(prompt)],
+            max_new_tokens=max_new_tokens,
+            context=context,
+            eos=encoder.special.eos,
+            temperature=temperature,
+            top_k=top_k or None,
+            seed=seed + number,
+        )
+        print(prompt, end="", flush=True)
+        written: list[int] = []
+        shown = ""
+        for token in ids:
+            written.append(token)
+            text = encoder.decode(written)
+            if not text.endswith("\ufffd"):  # half a character: wait for the rest
+                print(text[len(shown) :], end="", flush=True)
+                shown = text
+        print()
+
+
+if __name__ == "__main__":
+    open_door(app)

@@ -1,0 +1,1 @@
+"""Model families with the parameter names of transformers, so that a checkpoint is a transformers folder."""

@@ -1,0 +1,130 @@
+"""Mamba-1. Parameter names are transformers'.
+
+B batch, T time, D hidden, I = expand * D channels, R = dt_rank, N state_size, K = conv_kernel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from suite.models import ops
+from suite.models.config import MambaConfig
+from suite.models.llama import RMSNorm
+
+
+class Conv1d(nn.Module):
+    """Holds the depthwise kernel under transformers' name and shape, [I, 1, K]."""
+
+    def __init__(self, channels: int, kernel: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel))
+        self.bias = nn.Parameter(torch.empty(channels)) if bias else None
+
+
+class Mixer(nn.Module):
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        channels, state, rank = config.intermediate_size, config.state_size, config.dt_rank
+        self.sizes = [rank, state, state]
+        self.in_proj = nn.Linear(config.hidden_size, 2 * channels, bias=config.use_bias)
+        self.conv1d = Conv1d(channels, config.conv_kernel, config.use_conv_bias)
+        self.x_proj = nn.Linear(channels, rank + 2 * state, bias=False)
+        self.dt_proj = nn.Linear(rank, channels, bias=True)
+        self.A_log = nn.Parameter(torch.empty(channels, state))
+        self.D = nn.Parameter(torch.empty(channels))
+        self.out_proj = nn.Linear(channels, config.hidden_size, bias=config.use_bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        u_BTI, z_BTI = self.in_proj(x_BTD).chunk(2, -1)
+        u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], self.conv1d.bias)
+        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).split(self.sizes, -1)
+        delta_BTI = dt_BTR @ self.dt_proj.weight.T  # its bias goes into the softplus, inside the scan
+        A_IN = -torch.exp(self.A_log.float())
+        y_BTI = ops.selective_scan(
+            u_BTI, delta_BTI, A_IN, B_BTN, C_BTN, self.D.float(), z_BTI, self.dt_proj.bias.float()
+        )
+        return self.out_proj(y_BTI.to(x_BTD.dtype))
+
+
+class Block(nn.Module):
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.mixer = Mixer(config)
+        self.residual_in_fp32 = config.residual_in_fp32
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        residual_BTD = x_BTD.float() if self.residual_in_fp32 and x_BTD.dtype != torch.float64 else x_BTD
+        return residual_BTD + self.mixer(self.norm(x_BTD.to(self.norm.weight.dtype)))
+
+
+class Backbone(nn.Module):
+    def __init__(self, config: MambaConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+
+
+class Mamba(nn.Module):
+    def __init__(self, config: MambaConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.backbone = Backbone(config, vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size, vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.backbone.embeddings.weight
+
+    def hidden(self, ids_BT: Tensor) -> Tensor:
+        """The states that the output layer reads, [B, T, D]."""
+        x_BTD = self.backbone.embeddings(ids_BT)
+        for layer in self.backbone.layers:
+            x_BTD = layer(x_BTD)
+        return self.backbone.norm_f(x_BTD)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Logits, [B, T, V]."""
+        return self.lm_head(self.hidden(ids_BT))
+
+    @torch.no_grad()
+    def initialize(self, name: str, parameter: Tensor, generator: torch.Generator, pad: int | None) -> None:
+        """The distribution that transformers gives this parameter, which follows the authors' code.
+
+        dt_bias is the inverse softplus of a log-uniform step, A_log is log(1..N), D is one; others normal, save the
+        convolution and out_proj, which keep torch's uniform. Silent mistakes here have cost others whole suites.
+        """
+        config = self.config
+
+        def uniform(bound: float) -> None:
+            parameter.uniform_(-bound, bound, generator=generator)
+
+        match name.rsplit("layers.", 1)[-1].partition(".")[2] or name:
+            case "norm.weight" | "backbone.norm_f.weight" | "mixer.D":
+                parameter.fill_(1.0)
+            case "mixer.A_log":
+                parameter.copy_(torch.arange(1, config.state_size + 1).float().log().expand_as(parameter))
+            case "mixer.dt_proj.weight":
+                std = config.dt_rank**-0.5 * config.time_step_scale
+                if config.time_step_init_scheme == "constant":
+                    parameter.fill_(std)
+                else:
+                    uniform(std)
+            case "mixer.dt_proj.bias":
+                low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+                step = torch.exp(torch.rand(parameter.shape, generator=generator) * (high - low) + low)
+                step = step.clamp(min=config.time_step_floor)
+                parameter.copy_(step + torch.log(-torch.expm1(-step)))
+            case "mixer.conv1d.weight":
+                uniform(config.conv_kernel**-0.5)  # kaiming_uniform(a=sqrt(5)), fan-in K
+            case "mixer.out_proj.weight":
+                uniform(config.intermediate_size**-0.5)  # likewise, fan-in I
+                if config.rescale_prenorm_residual:
+                    parameter.div_(math.sqrt(config.num_hidden_layers))
+            case other if other.endswith(".bias"):
+                parameter.fill_(0.0)
+            case _:
+                parameter.normal_(0.0, config.initializer_range, generator=generator)

@@ -1,0 +1,46 @@
+"""Text from a model: one token at a time, from the softmax at a temperature, cut to the top k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from suite.models.build import Model
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    prompt: list[int],
+    *,
+    max_new_tokens: int,
+    context: int,
+    eos: int,
+    temperature: float = 0.8,
+    top_k: int | None = 40,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Yields token ids until <eos> or `max_new_tokens`. Temperature 0 takes the likeliest token.
+
+    `prompt` begins with <bos>. The model sees <bos> and the last `context` - 1 tokens, the length it was trained on.
+    The same seed gives the same text on the same machine.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    ids = list(prompt)
+    for _ in range(max_new_tokens):
+        seen = ids if len(ids) <= context else [ids[0], *ids[len(ids) - context + 1 :]]
+        hidden_BTD = model.hidden(torch.tensor([seen], device=device))
+        logits_V = model.lm_head(hidden_BTD[0, -1]).float().cpu()
+        if temperature == 0:
+            token = int(logits_V.argmax())
+        else:
+            logits_V = logits_V / temperature
+            if top_k is not None and top_k < len(logits_V):
+                logits_V[logits_V < logits_V.topk(top_k).values[-1]] = -torch.inf
+            token = int(torch.multinomial(logits_V.softmax(-1), 1, generator=generator))
+        if token == eos:
+            return
+        ids.append(token)
+        yield token

@@ -1,0 +1,43 @@
+"""`suite train`: one run from TOML files and overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from suite.base.cli import door, open_door
+
+app = door("Train a model from TOML: layers left to right, then key=value overrides.")
+
+
+@app.command()
+def main(
+    config: Annotated[list[str], typer.Argument(help="TOML files and overrides such as model.num_hidden_layers=3")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the last line")] = False,
+) -> None:
+    """Train a model from TOML. The same command again goes on where it stopped, or says that it is finished."""
+    from suite.executor import local
+    from suite.training import prepare, run
+    from suite.training.config import load_run
+
+    files = [Path(part) for part in config if "=" not in part or Path(part).is_file()]
+    overrides = [part for part in config if "=" in part and not Path(part).is_file()]
+    wanted = load_run(files, overrides)
+    settled = run.settle(wanted, run.choices(wanted, local.num_cpus()))
+    if (last := run.finished_step(settled)) is not None:
+        print(f"{settled.folder}: finished at step {last}; nothing to do")
+        return
+
+    from suite.training.progress import Progress
+
+    with Progress(settled, quiet) as progress:
+        prepare.ensure(settled, local.map_in_order(local.num_cpus()), progress.say)
+        result = local.launch(progress.trainer(), settled, settled.num_workers, settled.device)
+    floor = "" if result.floor is None else f", floor {result.floor:.4f}"
+    print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")
+
+
+if __name__ == "__main__":
+    open_door(app)

@@ -1,0 +1,78 @@
+"""What a run leaves behind: checkpoints for readers, resume states for itself. Save and load side by side.
+
+A checkpoint is a transformers folder with weights alone. A resume state holds all that the next step depends on:
+weights, both moments, the random state and the step. Neither holds a pickle, and neither counts until it is sealed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from suite.base.errors import SealError
+from suite.base.store import is_sealed, open_sealed, read_json, seal, write_json
+from suite.data.tokenizer import Tokenizer
+from suite.models import hf
+from suite.models.build import Model
+from suite.training import optim
+
+
+def folder_of(run: Path, step: int) -> Path:
+    return run / f"step-{step:08d}"
+
+
+def steps_in(run: Path) -> list[int]:
+    """The sealed checkpoints of a run, ascending."""
+    return sorted(int(path.name[5:]) for path in run.glob("step-????????") if is_sealed(path))
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left half-written
+    folder.mkdir(parents=True)
+    return folder
+
+
+def save_checkpoint(run: Path, step: int, model: Model, tokenizer: Tokenizer, seq_len: int, about: dict[str, Any]) -> None:
+    """Writes and seals step-<step>; one that is sealed already is the same bits and stays."""
+    folder = folder_of(run, step)
+    if is_sealed(folder):
+        return
+    hf.write_folder(model, _fresh(folder), seq_len, tokenizer.special)
+    tokenizer.copy_to(folder)
+    seal(folder, "checkpoint", {"step": step, **about})
+
+
+def save_resume(run: Path, step: int, model: Model, optimizer: torch.optim.AdamW, keep: int) -> None:
+    """Writes and seals resume-<step>, then removes all but the newest `keep`."""
+    folder = _fresh(run / f"resume-{step:08d}")
+    hf.write_weights(model, folder / hf.WEIGHTS)
+    save_file(optim.state_by_name(model, optimizer), folder / "optimizer.safetensors")
+    save_file({"torch": torch.get_rng_state()}, folder / "random.safetensors")
+    write_json(folder / "state.json", {"step": step})
+    seal(folder, "resume", {"step": step})
+    for old in sorted(run.glob("resume-????????"))[:-keep]:
+        if old != folder:
+            shutil.rmtree(old)
+
+
+def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
+    """Restores the newest sealed resume state. Returns its step, or 0 when there is none and nothing changed.
+
+    Raises SealError when the newest is damaged: going on from less would silently repeat work.
+    """
+    sealed = [folder for folder in sorted(run.glob("resume-????????")) if is_sealed(folder)]
+    if not sealed:
+        return 0
+    folder = sealed[-1]
+    open_sealed(folder, "resume")
+    hf.read_weights(model, folder / hf.WEIGHTS)
+    try:
+        optim.load_state(model, optimizer, load_file(folder / "optimizer.safetensors"))
+    except KeyError as error:
+        raise SealError(f"{folder}: no optimizer state for {error}; remove the folder to go on from an older one") from None
+    torch.set_rng_state(load_file(folder / "random.safetensors")["torch"])
+    return int(read_json(folder / "state.json")["step"])

@@ -1,0 +1,188 @@
+"""What a run is, key by key. Frozen data, no clock and no environment in it; units stand in the names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from suite.base.config import Section
+from suite.base.errors import ConfigError
+from suite.base.store import root_of
+from suite.models.config import ModelConfig
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+
+
+class DataConfig(Section):
+    """Tokens to train on. When `tokens` or `tokenizer` is not there yet, it is made from `source`."""
+
+    tokens: str  # folder, under root
+    tokenizer: str | None = None  # folder, under root; None: the tokens' own
+    source: str | None = None
+    feature: str = "text"
+    separator: str | None = None
+    split: str = "train"
+    validation_split: str = "validation"
+    vocab_size: PositiveInt = 4096
+    tokenizer_split: str = "train"  # what a tokenizer is trained on
+    seq_len: Annotated[int, Field(ge=2)] = 512
+    order_seed: NonNegativeInt = 0
+
+
+class BudgetConfig(Section):
+    """How long to train: exactly one of these."""
+
+    steps: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    tokens: PositiveInt | None = None  # targets: seq_len - 1 for each sequence
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> BudgetConfig:
+        if sum(value is not None for value in (self.steps, self.epochs, self.tokens)) != 1:
+            raise ValueError("give one of steps, epochs or tokens")
+        return self
+
+    def num_steps(self, num_rows: int, sequences: int, seq_len: int) -> int:
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is not None:
+            return max(1, round(self.epochs * num_rows / sequences))
+        assert self.tokens is not None
+        return -(-self.tokens // (sequences * (seq_len - 1)))
+
+
+class BatchConfig(Section):
+    sequences: PositiveInt = 64  # in a step, over all workers
+    micro_sequences: PositiveInt | None = None  # in one forward and backward of a worker; None: chosen for the device
+
+
+class OptimizerConfig(Section):
+    """AdamW (Loshchilov and Hutter 2019); matrices decay, norms and biases do not."""
+
+    learning_rate: PositiveFloat = 5e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.1
+    grad_clip: NonNegativeFloat = 1.0  # global norm; 0 turns it off
+
+
+class ScheduleConfig(Section):
+    type: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    min_learning_rate: NonNegativeFloat = 0.0
+    decay_fraction: Fraction = 0.2  # wsd: the last part of the run, in which the rate falls
+
+
+class PrecisionConfig(Section):
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    deterministic: bool = False  # only kernels that repeat their bits; matters on a GPU, a CPU always does
+
+
+class CheckpointsConfig(Section):
+    """Which steps are kept. 0 and the last always are; the others are the union of what is asked for."""
+
+    per_octave: NonNegativeInt = 2  # 1,2,3,4,6,8,11,16,23,32 ...
+    linear: NonNegativeInt = 20  # evenly spaced over the run
+    every: PositiveInt | None = None
+    extra: tuple[NonNegativeInt, ...] = ()
+    preset: Literal["pythia", "delphi"] | None = None  # instead of per_octave and linear
+
+
+class EvalConfig(Section):
+    rows: PositiveInt = 512  # held-out rows; a row is a document from <bos>, or seq_len tokens of a longer one
+    every: PositiveInt | None = None  # steps; None: at checkpoints
+
+
+class SamplesConfig(Section):
+    """Texts written by the model at checkpoints, to samples.jsonl."""
+
+    prompts: tuple[str, ...] = ()
+    max_new_tokens: PositiveInt = 100
+    temperature: NonNegativeFloat = 0.8
+    top_k: PositiveInt | None = 40
+
+
+class ResumeConfig(Section):
+    every_seconds: NonNegativeFloat = 60.0  # 0: at every step
+    keep: PositiveInt = 1
+
+
+class TrackerConfig(Section):
+    type: Literal["none", "wandb"] = "none"
+    project: str = "suite"
+
+
+# Keys that say how and where, not what: they may change when a run goes on.
+OPERATIONAL = ("root", "executor", "num_workers", "resume.", "tracker.")
+
+
+class RunConfig(Section):
+    """One model's training."""
+
+    name: Name
+    seed: NonNegativeInt = 0
+    threads: PositiveInt | None = None  # None: all cores of the machine that starts the run
+    root: str | None = None  # None: $SUITE_ROOT, or the current folder
+    executor: Literal["auto", "local"] = "auto"
+    num_workers: PositiveInt = 1
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    model: ModelConfig
+    data: DataConfig
+    budget: BudgetConfig
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    eval: EvalConfig = EvalConfig()
+    samples: SamplesConfig = SamplesConfig()
+    resume: ResumeConfig = ResumeConfig()
+    tracker: TrackerConfig = TrackerConfig()
+
+    @model_validator(mode="after")
+    def _workers_share_the_batch(self) -> RunConfig:
+        if self.batch.sequences < self.num_workers:
+            raise ValueError(f"batch.sequences {self.batch.sequences} is less than num_workers {self.num_workers}")
+        return self
+
+    def path(self, relative: str) -> Path:
+        """A folder of this piece of work, under its root."""
+        return root_of(self.root) / relative
+
+    @property
+    def folder(self) -> Path:
+        return self.path(f"runs/{self.name}")
+
+
+def identity(table: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run this run: its config, flat, without the operational keys."""
+    from suite.base.config import flatten
+
+    return {key: value for key, value in flatten(table).items() if not key.startswith(OPERATIONAL)}
+
+
+class SuiteSection(Section):
+    """A family: which runs, and how many at a time."""
+
+    members: tuple[str, ...]  # config files, relative to the suite's own
+    processes: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _has_members(self) -> SuiteSection:
+        if not self.members:
+            raise ValueError("a suite needs members")
+        return self
+
+
+def load_run(files: list[Path], overrides: list[str]) -> RunConfig:
+    """Layers to a run. Raises ConfigError with a line for every mistake."""
+    from suite.base.config import load_layers, validate
+
+    table, origins = load_layers(files, overrides)
+    if "suite" in table:
+        raise ConfigError(f"{files[0]}: a suite of runs, where one run is expected; `suite demo` trains a suite")
+    return validate(RunConfig, table, origins)

@@ -1,0 +1,73 @@
+"""Held-out loss: nats per token over whole documents from <bos>, and the text's own surprisal where it is known.
+
+Documents, not the rows that training reads: a row begins in the middle of a document, so its first tokens would
+be charged for what nobody could know. On whole stories the floor is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from suite.base.world import World
+from suite.data import stories
+from suite.data.shards import Tokens
+from suite.data.tokenizer import Tokenizer
+from suite.models.build import Model
+from suite.models.score import token_nats
+
+ROWS_PER_BATCH = 16
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows to evaluate on, each from <bos>; `targets` tokens are predicted in all.
+
+    `floor` is the exact surprisal of the same text in nats per token, None where nobody knows it.
+    """
+
+    rows: list[np.ndarray]
+    targets: int
+    floor: float | None
+
+    @classmethod
+    def of(cls, tokens: Tokens, split: str, max_rows: int, tokenizer: Tokenizer) -> HeldOut:
+        documents = tokens.documents(split)
+        if not documents:  # one long text, or none that ends inside the rows
+            documents = [row[1:] for row in tokens.rows(split)[:max_rows]]
+        content = tokens.seq_len - 1
+        rows, whole = [], []
+        for document in documents:
+            parts = [document[start : start + content] for start in range(0, len(document), content)]
+            if len(rows) + len(parts) > max_rows and rows:
+                break
+            rows += [np.concatenate([[tokens.bos], part]) for part in parts]
+            whole.append(document if len(parts) == 1 else None)
+        rows = rows[:max_rows]
+        targets = sum(len(row) - 1 for row in rows)
+        known = tokens.split(split).source.startswith("stories:") and all(one is not None for one in whole)
+        nats = sum(stories.nats(tokenizer.decode(document)) for document in whole) if known else None
+        return cls(rows, targets, nats / targets if nats is not None and targets else None)
+
+
+@torch.no_grad()
+def loss(model: Model, held_out: HeldOut, world: World) -> float:
+    """Mean nats per token. Ranks share the batches."""
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64)
+    starts = range(0, len(held_out.rows), ROWS_PER_BATCH)
+    for start in list(starts)[world.rank :: world.size]:
+        rows = held_out.rows[start : start + ROWS_PER_BATCH]
+        width = max(map(len, rows))
+        ids_BT = torch.zeros(len(rows), width, dtype=torch.int64)
+        for i, row in enumerate(rows):
+            ids_BT[i, : len(row)] = torch.from_numpy(row.astype(np.int64))
+        lengths = torch.tensor([len(row) - 1 for row in rows])
+        real_BT = torch.arange(width - 1)[None] < lengths[:, None]  # padding is on the right: it changes nothing before it
+        total += token_nats(model, ids_BT.to(world.device)).cpu()[real_BT].double().sum()
+    model.train()
+    total = total.to(world.device)
+    world.sum(total)
+    return float(total) / held_out.targets

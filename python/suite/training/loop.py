@@ -1,0 +1,171 @@
+"""The story of a run: from tokens and a config to sealed checkpoints, resumable at any step.
+
+The loop knows its place among the ranks from `world` and nothing of who started it. All that step k depends on is
+the state after step k-1 and the integer k, so a run that is killed anywhere ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from suite.base.errors import DivergedError
+from suite.base.tracker import METRICS, Tracker, truncate
+from suite.base.world import World, use_threads
+from suite.data.batches import batch_rows
+from suite.models.build import build, initialize, num_parameters
+from suite.models.sampling import sample
+from suite.training import checkpoint, estimate, optim, prepare, run, schedule, step
+from suite.training.config import RunConfig
+
+SAMPLES = "samples.jsonl"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+OnRecord = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    steps: int
+    validation_loss: float
+    floor: float | None
+
+
+def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: None) -> Result:
+    """Trains, or goes on training, the run of a settled config (training/run.py). Every rank calls it.
+
+    Raises DivergedError at the first step whose loss or gradient is not finite; the weights before it are kept.
+    """
+    assert config.threads is not None and config.batch.micro_sequences is not None, "the config must be settled"
+    use_threads(config.threads)
+    torch.use_deterministic_algorithms(config.precision.deterministic)
+    torch.manual_seed(config.seed)
+
+    tokens, tokenizer = prepare.opened(config)
+    if world.is_first:
+        run.begin(config, run.tokens_fingerprint(tokens))
+    world.barrier()
+    rows = tokens.rows("train")
+    held_out = estimate.HeldOut.of(tokens, "validation", config.eval.rows, tokenizer)
+    total_steps = run.total_steps(config, tokens)
+    kept = set(schedule.checkpoint_steps(config.checkpoints, total_steps))
+
+    model = build(config.model, config.model.vocab_size or tokens.vocab_size)
+    initialize(model, config.seed, tokenizer.special.pad)
+    model.to(world.device).train()
+    optimizer = optim.adamw(model, config.optimizer)
+    start = checkpoint.load_resume(config.folder, model, optimizer)
+    dtype = DTYPES[config.precision.dtype]
+    global_targets = config.batch.sequences * (tokens.seq_len - 1)
+
+    tracker = None
+    if world.is_first:
+        for name in (METRICS, SAMPLES):
+            truncate(config.folder / name, start if start else -1)
+        tracker = Tracker(
+            config.folder, config.tracker.type, config.tracker.project, config.name, json.loads(config.model_dump_json())
+        )
+
+    def log(at: int, values: dict[str, Any]) -> None:
+        if tracker:
+            tracker.log(at, values)
+            on_record({"step": at, **values})
+
+    def evaluate(at: int) -> float:
+        loss = estimate.loss(model, held_out, world)
+        floor = {} if held_out.floor is None else {"validation/floor": held_out.floor}
+        log(at, {"validation/loss": loss, **floor})
+        return loss
+
+    def write_samples(at: int) -> None:
+        settings = config.samples
+        model.eval()
+        with (config.folder / SAMPLES).open("a", encoding="utf-8", buffering=1) as file:
+            for prompt in settings.prompts:
+                text = tokenizer.decode(
+                    sample(
+                        model,
+                        [tokenizer.special.bos, *tokenizer.encode(prompt)],
+                        max_new_tokens=settings.max_new_tokens,
+                        context=tokens.seq_len,
+                        eos=tokenizer.special.eos,
+                        temperature=settings.temperature,
+                        top_k=settings.top_k,
+                        seed=config.seed,
+                    )
+                )
+                file.write(json.dumps({"step": at, "prompt": prompt, "text": text}) + "\n")
+                on_record({"step": at, "sample": prompt + text})
+        model.train()
+
+    def keep(at: int) -> None:
+        """The checkpoint of this step: its loss and samples first, its seal last, because the last seal ends the run."""
+        loss = evaluate(at)
+        if world.is_first:
+            write_samples(at)
+            about = {
+                "run": config.name,
+                "tokens": at * global_targets,
+                "validation_loss": loss,
+                "parameters": num_parameters(model),
+                "tokenizer_sha256": tokenizer.sha256,
+            }
+            checkpoint.save_checkpoint(config.folder, at, model, tokenizer, tokens.seq_len, about)
+
+    if start == 0:
+        keep(0)
+    last_resume = began = time.monotonic()
+    for k in range(start, total_steps):
+        step_began = time.monotonic()
+        mine = batch_rows(k, world.rank, world.size, config.batch.sequences, len(rows), config.data.order_seed)
+        ids_BT = torch.from_numpy(rows[mine].astype(np.int64)).to(world.device)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate(k, total_steps, config.optimizer, config.schedule)
+        optimizer.zero_grad(set_to_none=True)
+        nats = step.accumulate(model, ids_BT, global_targets, config.batch.micro_sequences, dtype)
+        step.sum_over_ranks(model, nats, world)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip or math.inf)
+        loss, grad_norm = float(nats) / global_targets, float(norm)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise DivergedError(
+                f"{config.folder}: step {k + 1}: loss {loss}, gradient norm {grad_norm}: not finite; the weights before "
+                "this step are kept. A lower optimizer.learning_rate or a longer schedule.warmup_steps may help"
+            )
+        optimizer.step()
+        now = time.monotonic()
+        at = k + 1
+        log(
+            at,
+            {
+                "train/loss": loss,
+                "train/learning_rate": optimizer.param_groups[0]["lr"],
+                "train/grad_norm": grad_norm,
+                "train/tokens": at * global_targets,
+                "train/tokens_per_second": global_targets / (now - step_began),
+                "train/step_seconds": now - step_began,
+                "train/seconds_left": (total_steps - at) * (now - began) / (at - start),
+            },
+        )
+        if at in kept:
+            if at == total_steps and world.is_first:  # before the last seal: a finished run can be gone on from
+                checkpoint.save_resume(config.folder, at, model, optimizer, config.resume.keep)
+            keep(at)
+        elif config.eval.every and at % config.eval.every == 0:
+            evaluate(at)
+        if at < total_steps and now - last_resume >= config.resume.every_seconds:
+            if world.is_first:
+                checkpoint.save_resume(config.folder, at, model, optimizer, config.resume.keep)
+            last_resume = now
+    if start == total_steps:
+        keep(total_steps)  # killed between the last resume state and the last seal
+    if tracker:
+        tracker.close()
+    world.barrier()
+    return Result(total_steps, estimate.loss(model, held_out, world), held_out.floor)

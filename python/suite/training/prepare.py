@@ -1,0 +1,70 @@
+"""Tokenizer and tokens of a config: made from its source where they are absent, checked where they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from suite.base.errors import ConfigError, TokensError
+from suite.base.store import locked
+from suite.data import pack, shards, tokenizer
+from suite.data.pack import MapInOrder, Shape
+from suite.data.shards import Tokens
+from suite.data.source import Source
+from suite.data.tokenizer import Tokenizer
+from suite.training.config import RunConfig
+
+Say = Callable[[str], None]
+
+
+def tokenizer_folder(config: RunConfig) -> Path:
+    """Where the run's tokenizer lies: as configured, or beside the tokens that it made."""
+    data = config.data
+    return config.path(data.tokenizer) if data.tokenizer else config.path(data.tokens) / "tokenizer"
+
+
+def ensure(config: RunConfig, map_in_order: MapInOrder, say: Say) -> None:
+    """Makes what the run needs and is not there. Raises ConfigError when it is absent and there is no source."""
+    data = config.data
+    folder = config.path(data.tokens)
+    sealed = shards.read(folder) if (folder / shards.MANIFEST).is_file() else None
+    names = {"train": data.split, "validation": data.validation_split}
+    missing = [name for name in names if sealed is None or name not in sealed.splits]
+    if not missing:
+        return
+    if data.source is None:
+        if sealed is None:
+            shards.read(folder)  # says what is wrong with the folder
+        raise ConfigError(f"data.tokens: {folder} has no split {missing[0]!r}; tokenize it, or set data.source")
+    home = tokenizer_folder(config)
+    with locked(home):
+        if not (home / "tokenizer.json").is_file():
+            say(f"training a tokenizer of {data.vocab_size} tokens on {data.source} {data.tokenizer_split}")
+            source = Source(data.source, data.feature, data.tokenizer_split, data.separator)
+            tokenizer.save(tokenizer.train(source.documents(), data.vocab_size), home)
+    encoder = tokenizer.load(home)
+    for name in missing:
+        say(f"tokenizing {data.source} {names[name]}")
+        source = Source(data.source, data.feature, names[name], data.separator)
+        tokens, _ = pack.tokenize(source, encoder, folder, Shape(data.seq_len), map_in_order, name=name)
+        entry = tokens.split(name)
+        say(f"{folder}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows")
+
+
+def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
+    """The run's tokens and tokenizer. Raises TokensError when they do not fit each other or the config."""
+    tokens = shards.read(config.path(config.data.tokens))
+    encoder = tokenizer.load(tokenizer_folder(config))
+    tokens.check_tokenizer(encoder)
+    if tokens.seq_len != config.data.seq_len:
+        raise TokensError(f"{tokens.folder}: rows of {tokens.seq_len} tokens, data.seq_len is {config.data.seq_len}")
+    vocab_size = config.model.vocab_size
+    if vocab_size is not None and vocab_size < tokens.vocab_size:
+        raise TokensError(
+            f"{tokens.folder}: ids up to {tokens.vocab_size - 1}, beyond model.vocab_size {vocab_size}; "
+            f"it must be {tokens.vocab_size} or more"
+        )
+    for name in ("train", "validation"):
+        if not tokens.split(name).rows:
+            raise TokensError(f"{tokens.folder}: split {name!r} has no whole row of {tokens.seq_len} tokens; it needs more text")
+    return tokens, encoder

@@ -1,0 +1,158 @@
+"""A run's folder: what it holds is this run or it is refused; what is finished is left alone.
+
+Imports no torch, so that "nothing to do" takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from suite.base.config import flatten, to_toml, validate
+from suite.base.errors import IdentityError
+from suite.base.store import is_sealed, open_sealed, write_atomically, write_json
+from suite.data import shards
+from suite.training.config import OPERATIONAL, RunConfig
+
+CONFIG = "config.toml"
+ENVIRONMENT = "environment.json"
+
+
+
+def stored_config(folder: Path) -> dict[str, Any] | None:
+    path = folder / CONFIG
+    return tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
+    """The config with everything chosen. What the run's folder already chose stays; `choices` fill the rest.
+
+    Raises IdentityError, with the differences, when the folder holds another run.
+    """
+    stored = stored_config(config.folder)
+    wanted = flatten(json.loads(config.model_dump_json(exclude_none=True)))
+    before = flatten(stored) if stored else {}
+    for key, choice in choices.items():
+        if wanted.get(key) in (None, "auto"):
+            wanted[key] = before.get(key, choice)
+    if stored:
+        keys = [key for key in {**before, **wanted} if not key.startswith(OPERATIONAL)]
+        differences = [
+            f"{config.folder}: {key} is {before.get(key)!r} there, {wanted.get(key)!r} here"
+            for key in keys
+            if before.get(key) != wanted.get(key)
+        ]
+        if differences:
+            raise IdentityError(
+                "\n".join(differences)
+                + f"\n{config.folder}: holds another run; give this one another name=, or remove that folder"
+            )
+    table: dict[str, Any] = {}
+    for key, value in wanted.items():
+        *path, last = key.split(".")
+        section = table
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return validate(RunConfig, table)
+
+
+def check_tokens_unchanged(config: RunConfig, train_fingerprint: str) -> None:
+    """A run goes on with the tokens it began with, or not at all."""
+    path = config.folder / ENVIRONMENT
+    began = json.loads(path.read_text(encoding="utf-8")).get("tokens") if path.is_file() else None
+    if began not in (None, train_fingerprint):
+        raise IdentityError(
+            f"{config.folder}: began with other tokens than {config.path(config.data.tokens)} holds now; "
+            "give this run another name="
+        )
+
+
+def begin(config: RunConfig, train_fingerprint: str) -> None:
+    """Makes the folder with its config and environment, or checks that it goes on as it began."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    check_tokens_unchanged(config, train_fingerprint)
+    if not (config.folder / ENVIRONMENT).is_file():
+        write_json(config.folder / ENVIRONMENT, {**environment(config), "tokens": train_fingerprint})
+    write_atomically(config.folder / CONFIG, to_toml(config))
+
+
+def tokens_fingerprint(tokens: shards.Tokens) -> str:
+    """One hash for all shards that a run reads."""
+    import hashlib
+
+    hashes = [shard.sha256 for name in ("train", "validation") for shard in tokens.split(name).shards]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
+    return config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, tokens.seq_len)
+
+
+def finished_step(config: RunConfig) -> int | None:
+    """The last step when the run is finished. Damage to its last checkpoint is an error, not a reason to go on."""
+    folder = config.path(config.data.tokens)
+    if not is_sealed(folder):
+        return None
+    last = total_steps(config, shards.read(folder))
+    final = config.folder / f"step-{last:08d}"
+    if not is_sealed(final):
+        return None
+    open_sealed(final, "checkpoint", verify=False)
+    return last
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """What the numbers may depend on and the config does not say."""
+    from importlib.metadata import version
+
+    versions = {name: version(name) for name in ("suite", "torch", "numpy", "tokenizers", "safetensors")}
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": config.threads,
+        "device": config.device,
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def choices(config: RunConfig, cores: int) -> dict[str, Any]:
+    """What a config leaves open, for this machine. Asks for torch only when the device is open too."""
+    device = config.device
+    if device == "auto":
+        from suite.base.world import choose_device
+
+        stored = stored_config(config.folder)
+        device = stored["device"] if stored else choose_device(device)
+    # Around 2,048 tokens keep a small model's activations in a core's cache; a GPU takes all of a worker's rows.
+    micro = max(1, 2048 // config.data.seq_len) if device == "cpu" else -(-config.batch.sequences // config.num_workers)
+    return {
+        "threads": max(1, cores // config.num_workers),
+        "device": device,
+        "precision.dtype": "bfloat16" if device == "cuda" else "float32",
+        "batch.micro_sequences": min(micro, config.batch.sequences),
+    }

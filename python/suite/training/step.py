@@ -1,0 +1,47 @@
+"""One step's gradient: summed nats over global tokens, whatever the micro-batches and the ranks."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from suite.base.world import World
+from suite.models import ops
+from suite.models.build import Model
+
+
+def nats_of(model: Model, ids_BT: Tensor) -> Tensor:
+    """Summed nats of every token after <bos>, a scalar that gradients flow through."""
+    hidden_MD = model.hidden(ids_BT[:, :-1]).flatten(0, 1)
+    return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, ids_BT[:, 1:].flatten())
+
+
+def accumulate(model: Model, ids_BT: Tensor, global_targets: int, micro_sequences: int, dtype: torch.dtype) -> Tensor:
+    """Adds this rank's gradient of the mean over `global_targets` tokens to .grad. Returns its summed nats, float64.
+
+    Divided by the tokens of all ranks, not averaged over micro-batches or ranks: a mean of means is wrong where
+    they are ragged.
+    """
+    device = ids_BT.device.type
+    autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+    total = torch.zeros((), dtype=torch.float64, device=ids_BT.device)
+    for micro_BT in ids_BT.split(micro_sequences):
+        with autocast:
+            nats = nats_of(model, micro_BT)
+        (nats / global_targets).backward()
+        total += nats.detach()
+    return total
+
+
+def sum_over_ranks(model: Model, nats: Tensor, world: World) -> None:
+    """Sums gradients and nats over the ranks, as one message each."""
+    if world.size == 1:
+        return
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    world.sum(flat)
+    for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(summed.view_as(grad))
+    world.sum(nats)
