@@ -1,1 +1,0 @@
-//! The embedded corpus: a seeded story grammar in which the probability of every span is exactly known.
