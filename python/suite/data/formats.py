@@ -16,7 +16,7 @@ from suite.data.stories import StoriesSpec
 
 SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
 
-MEAN_STORY_BYTES = 350  # only to turn a block's bytes into a number of stories
+MEAN_STORY_BYTES = 443  # only to turn a block's bytes into a number of stories
 READ_BYTES = 1 << 20
 
 

@@ -75,6 +75,8 @@ class Tokenizer:
         """Puts the tokenizer's files into another folder, so that it is found beside what it made."""
         assert self.folder is not None, "only a tokenizer that lies in a folder can be copied"
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.samefile(self.folder):
+            return
         for name in NAMES:
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, folder / name)

@@ -120,6 +120,9 @@ class MambaConfig(Section):
             "time_step_rank": self.dt_rank,
             "intermediate_size": self.intermediate_size,
             "hidden_act": "silu",
+            # It only shapes initial weights, and transformers 5.23 applies it again to weights that it loads:
+            # every out_proj would come back divided by sqrt(num_hidden_layers), without a word.
+            "rescale_prenorm_residual": False,
         }
 
 

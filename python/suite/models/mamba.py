@@ -6,6 +6,7 @@ B batch, T time, D hidden, I = expand * D channels, R = dt_rank, N state_size, K
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +103,8 @@ class Mamba(nn.Module):
         def uniform(bound: float) -> None:
             parameter.uniform_(-bound, bound, generator=generator)
 
-        match name.rsplit("layers.", 1)[-1].partition(".")[2] or name:
-            case "norm.weight" | "backbone.norm_f.weight" | "mixer.D":
+        match re.sub(r"^backbone\.(layers\.\d+\.)?", "", name):
+            case "norm.weight" | "norm_f.weight" | "mixer.D":
                 parameter.fill_(1.0)
             case "mixer.A_log":
                 parameter.copy_(torch.arange(1, config.state_size + 1).float().log().expand_as(parameter))

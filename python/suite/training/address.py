@@ -6,7 +6,7 @@ from pathlib import Path
 
 from suite.base.errors import SealError
 from suite.base.store import is_sealed, root_of
-from suite.training.checkpoint import folder_of, steps_in
+from suite.training.run import folder_of, steps_in
 
 
 def checkpoint_at(address: str) -> Path:

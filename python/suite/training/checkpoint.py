@@ -19,15 +19,7 @@ from suite.data.tokenizer import Tokenizer
 from suite.models import hf
 from suite.models.build import Model
 from suite.training import optim
-
-
-def folder_of(run: Path, step: int) -> Path:
-    return run / f"step-{step:08d}"
-
-
-def steps_in(run: Path) -> list[int]:
-    """The sealed checkpoints of a run, ascending."""
-    return sorted(int(path.name[5:]) for path in run.glob("step-????????") if is_sealed(path))
+from suite.training.run import folder_of
 
 
 def _fresh(folder: Path) -> Path:

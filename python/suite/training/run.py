@@ -25,6 +25,15 @@ ENVIRONMENT = "environment.json"
 
 
 
+def folder_of(run: Path, step: int) -> Path:
+    return run / f"step-{step:08d}"
+
+
+def steps_in(run: Path) -> list[int]:
+    """The sealed checkpoints of a run, ascending."""
+    return sorted(int(path.name[5:]) for path in run.glob("step-????????") if is_sealed(path))
+
+
 def stored_config(folder: Path) -> dict[str, Any] | None:
     path = folder / CONFIG
     return tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -101,7 +110,7 @@ def finished_step(config: RunConfig) -> int | None:
     if not is_sealed(folder):
         return None
     last = total_steps(config, shards.read(folder))
-    final = config.folder / f"step-{last:08d}"
+    final = folder_of(config.folder, last)
     if not is_sealed(final):
         return None
     open_sealed(final, "checkpoint", verify=False)
