@@ -62,3 +62,56 @@ def refusal(*arguments: str | Path, **options) -> str:
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert lines, done.stderr
     return "\n".join(lines)
+
+
+TINY = """
+threads = 1
+device = "cpu"
+[data]
+tokens = "tokens/tiny"
+source = "stories:300"
+vocab_size = 300
+seq_len = 384
+[budget]
+steps = 14
+[batch]
+sequences = 6
+micro_sequences = 2
+[optimizer]
+learning_rate = 4e-3
+[schedule]
+warmup_steps = 3
+[checkpoints]
+per_octave = 1
+linear = 0
+[eval]
+rows = 12
+[resume]
+every_seconds = 0
+"""
+
+TINY_MODELS = {
+    "llama": 'type = "llama"\nhidden_size = 16\nintermediate_size = 40\nnum_hidden_layers = 2\nnum_attention_heads = 4\n'
+    "num_key_value_heads = 2\n",
+    "mamba": 'type = "mamba"\nhidden_size = 12\nnum_hidden_layers = 2\n',
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with configs llama.toml and mamba.toml of tiny runs, and the tokens that both read."""
+    from suite.executor.local import map_in_order
+    from suite.training import prepare
+    from suite.training.config import load_run
+
+    root = tmp_path_factory.mktemp("root")
+    for name, model in TINY_MODELS.items():
+        text = f'name = "{name}"\n' + TINY.replace("[data]", f"[model]\n{model}[data]")
+        (root / f"{name}.toml").write_text(text)
+    config = load_run([root / "llama.toml"], [f"root={root}"])
+    prepare.ensure(config, map_in_order(1), lambda line: None)
+    return root
+
+
+def weights_of(run: Path, step: int) -> bytes:
+    return (run / f"step-{step:08d}" / "model.safetensors").read_bytes()

@@ -1,0 +1,167 @@
+"""A run that is killed anywhere and started again ends in the bits of the run that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import refusal, run_suite, weights_of
+
+from suite.base.tracker import METRICS, read_records
+
+STEPS = 14
+
+
+def train(root: Path, model: str, *overrides: str) -> None:
+    run_suite("train", root / f"{model}.toml", f"root={root}", *overrides)
+
+
+def killed(root: Path, model: str, name: str, records: int, delay: float) -> bool:
+    """Starts the run and sends SIGKILL `delay` seconds after its `records`-th record. False if it got to the end."""
+    command = [sys.executable, "-m", "suite", "train", root / f"{model}.toml", f"root={root}", f"name={name}"]
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = root / "runs" / name / METRICS
+    deadline = time.monotonic() + 120
+    while process.poll() is None and len(read_records(metrics)) < records:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(delay)
+    finished = process.poll() is not None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return not finished
+
+
+@pytest.fixture(scope="module", params=["llama", "mamba"])
+def undisturbed(request, tiny_root):
+    train(tiny_root, request.param)
+    return tiny_root, request.param
+
+
+def comparable(run: Path) -> list[dict]:
+    """Records without the clock's part."""
+    return [
+        {key: value for key, value in record.items() if not key.endswith(("second", "seconds", "seconds_left"))}
+        for record in read_records(run / METRICS)
+    ]
+
+
+def test_killed_at_random_steps_and_resumed_is_the_same_run(undisturbed):
+    root, model = undisturbed
+    draw = random.Random(f"kills of {model}")
+    name = f"{model}-killed"
+    kills = sum(killed(root, model, name, draw.randrange(1, 16), draw.random() * 0.05) for _ in range(3))
+    assert kills >= 2
+    train(root, model, f"name={name}")
+    left_alone, disturbed = root / "runs" / model, root / "runs" / name
+    for step in (0, 1, 2, 4, 8, STEPS):
+        assert weights_of(disturbed, step) == weights_of(left_alone, step), step
+    resume = f"resume-{STEPS:08d}/optimizer.safetensors"
+    assert (disturbed / resume).read_bytes() == (left_alone / resume).read_bytes()
+    assert comparable(disturbed) == comparable(left_alone)
+
+
+def test_a_finished_run_is_left_alone(undisturbed):
+    root, model = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in (root / "runs" / model).rglob("*")}
+    done = run_suite("train", root / f"{model}.toml", f"root={root}")
+    assert "finished at step 14; nothing to do" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in (root / "runs" / model).rglob("*")} == before
+
+
+def test_another_identity_is_refused_with_what_differs(undisturbed):
+    root, model = undisturbed
+    line = refusal("train", root / f"{model}.toml", f"root={root}", "optimizer.learning_rate=1e-3", "seed=7")
+    assert "optimizer.learning_rate is 0.004 there, 0.001 here" in line
+    assert "seed is 0 there, 7 here" in line
+
+
+def test_operational_keys_may_change(undisturbed):
+    root, model = undisturbed
+    run_suite("train", root / f"{model}.toml", f"root={root}", "resume.every_seconds=9", "tracker.type=wandb")
+
+
+def test_threads_are_the_runs_own_not_the_starters(undisturbed):
+    """A resumed run keeps the threads it began with, whatever the machine offers later."""
+    root, model = undisturbed
+    config = (root / f"{model}.toml").read_text().replace("threads = 1", "")
+    (root / "open.toml").write_text(config)
+    done = run_suite("train", root / "open.toml", f"root={root}", env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert "nothing to do" in done.stdout
+
+
+def test_a_checkpoint_folder_is_a_transformers_folder(undisturbed):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    root, model = undisturbed
+    folder = root / "runs" / model / "step-00000008"
+    theirs = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("<bos>Once upon a time", return_tensors="pt").input_ids
+    assert ids[0, 0] == 0 and ids.shape[1] > 4
+    written = theirs.generate(ids, max_new_tokens=5, do_sample=False)
+    assert written.shape[1] <= ids.shape[1] + 5
+    from suite.models.hf import read_folder
+
+    ours, _ = read_folder(folder)
+    with torch.no_grad():
+        assert torch.allclose(ours(ids), theirs(ids).logits, atol=2e-6, rtol=0)  # float32 rounding of values near 1
+
+
+def test_a_checkpoint_says_what_it_is(undisturbed):
+    root, model = undisturbed
+    manifest = json.loads((root / "runs" / model / "step-00000008" / "manifest.json").read_text())
+    assert (manifest["kind"], manifest["step"], manifest["tokens"]) == ("checkpoint", 8, 8 * 6 * 383)
+    assert manifest["validation_loss"] > 0
+
+
+def test_losses_fall_and_the_floor_is_below(undisturbed):
+    root, model = undisturbed
+    records = read_records(root / "runs" / model / METRICS)
+    losses = [record["validation/loss"] for record in records if "validation/loss" in record]
+    floor = next(record["validation/floor"] for record in records if "validation/floor" in record)
+    assert floor < losses[-1] < losses[0]
+
+
+def test_text_is_generated_from_a_run_and_a_step(undisturbed):
+    root, model = undisturbed
+    run = root / "runs" / model
+    first = run_suite("generate", run, "Once upon", "-n", "12").stdout
+    assert first.startswith("Once upon") and first == run_suite("generate", run, "Once upon", "-n", "12").stdout
+    assert run_suite("generate", f"{run}@0", "Once upon", "-n", "12").stdout != first
+    assert "no checkpoint of step 5; there are 0, 1, 2, 4, 8, 14" in refusal("generate", f"{run}@5")
+
+
+def test_other_tokens_under_a_run_are_refused(undisturbed, tmp_path):
+    """The run began with one text; the folder now holds another of the same name."""
+    root, model = undisturbed
+    shutil.copytree(root / "runs" / model, tmp_path / "runs" / model)
+    shutil.rmtree(tmp_path / "runs" / model / f"step-{STEPS:08d}")
+    (tmp_path / "again.toml").write_text((root / f"{model}.toml").read_text())
+    line = refusal("train", tmp_path / "again.toml", f"root={tmp_path}", "data.source=stories:300?seed=9")
+    assert "data.source is 'stories:300' there" in line
+    stored = tmp_path / "runs" / model / "config.toml"
+    stored.write_text(stored.read_text().replace("stories:300", "stories:300?seed=9"))
+    line = refusal("train", tmp_path / "again.toml", f"root={tmp_path}", "data.source=stories:300?seed=9")
+    assert "began with other tokens" in line
+
+
+def test_a_damaged_resume_state_is_an_error(undisturbed, tmp_path):
+    root, model = undisturbed
+    shutil.copytree(root / "tokens", tmp_path / "tokens")
+    shutil.copytree(root / "runs" / model, tmp_path / "runs" / model)
+    shutil.rmtree(tmp_path / "runs" / model / f"step-{STEPS:08d}")
+    weights = tmp_path / "runs" / model / f"resume-{STEPS:08d}" / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    assert "SHA-256" in refusal("train", root / f"{model}.toml", f"root={tmp_path}")
