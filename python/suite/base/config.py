@@ -45,10 +45,17 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         return path, value  # a bare word: name=try
 
 
-def load_layers(files: Sequence[Path], overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Origins]:
-    """Merges TOML files and overrides. Returns the merged table and, for messages, where each key came from."""
+def load_layers(
+    files: Sequence[Path], overrides: Sequence[str] = (), under: tuple[Mapping[str, Any], str] | None = None
+) -> tuple[dict[str, Any], Origins]:
+    """Merges TOML files and overrides over the table `under`, which comes with the name of its origin.
+
+    Returns the merged table and, for messages, where each key came from.
+    """
     merged: dict[str, Any] = {}
     origins: Origins = {}
+    if under:
+        _merge(merged, under[0], (), under[1], origins)
     for file in files:
         _merge(merged, _load_toml(file, ()), (), str(file), origins)
     for override in overrides:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from suite.base.errors import SuiteError, WorkerError
 from suite.base.world import World
@@ -137,3 +137,52 @@ def _rank(
         torch.distributed.destroy_process_group()
     except SuiteError as error:
         outbox.put((rank, None, error))
+
+
+class Outcome(NamedTuple):
+    """How a side-by-side call ended: what was returned, or the line that says why not."""
+
+    result: Any
+    error: str | None
+
+
+def side_by_side(
+    function: Callable[[Any], Any], items: list[Any], processes: int, while_waiting: Callable[[list[bool]], None]
+) -> list[Outcome]:
+    """Calls the function on every item in a process of its own, so many at a time, in the order given.
+
+    One that fails leaves the others going. `while_waiting` is told several times a second which items have begun.
+    """
+    context = multiprocessing.get_context("spawn")
+    outbox = context.SimpleQueue()
+    outcomes: dict[int, Outcome] = {}
+    running: dict[int, Any] = {}
+    waiting = list(range(len(items)))
+    try:
+        while len(outcomes) < len(items):
+            while waiting and len(running) < processes:
+                number = waiting.pop(0)
+                running[number] = context.Process(target=_member, args=(function, items[number], number, outbox))
+                running[number].start()
+            multiprocessing.connection.wait([process.sentinel for process in running.values()], timeout=0.25)
+            while not outbox.empty():
+                number, outcome = outbox.get()
+                outcomes[number] = outcome
+            for number, process in list(running.items()):
+                if not process.is_alive() and outbox.empty():
+                    del running[number]
+                    outcomes.setdefault(number, Outcome(None, f"its process died (exit code {process.exitcode})"))
+            while_waiting([number not in waiting for number in range(len(items))])
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+    return [outcomes[number] for number in range(len(items))]
+
+
+def _member(function: Callable[[Any], Any], item: Any, number: int, outbox: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    try:
+        outbox.put((number, Outcome(function(item), None)))
+    except SuiteError as error:
+        outbox.put((number, Outcome(None, str(error))))

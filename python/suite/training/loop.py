@@ -24,8 +24,8 @@ from suite.models.build import build, initialize, num_parameters
 from suite.models.sampling import sample
 from suite.training import checkpoint, estimate, optim, prepare, run, schedule, step
 from suite.training.config import RunConfig
+from suite.training.run import SAMPLES
 
-SAMPLES = "samples.jsonl"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 OnRecord = Callable[[dict[str, Any]], None]

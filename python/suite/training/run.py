@@ -22,6 +22,7 @@ from suite.training.config import OPERATIONAL, RunConfig
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
+SAMPLES = "samples.jsonl"
 
 
 
@@ -32,6 +33,10 @@ def folder_of(run: Path, step: int) -> Path:
 def steps_in(run: Path) -> list[int]:
     """The sealed checkpoints of a run, ascending."""
     return sorted(int(path.name[5:]) for path in run.glob("step-????????") if is_sealed(path))
+
+
+def manifest_of(run: Path, step: int) -> dict[str, Any]:
+    return open_sealed(folder_of(run, step), "checkpoint", verify=False)
 
 
 def stored_config(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,137 @@
+"""Layers, overrides and what they may not do; every bug of delphi's override parser as a regression."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import tomli
+
+from suite.base import errors
+from suite.base.config import load_layers, parse_override, to_toml, validate
+from suite.base.errors import ConfigError
+from suite.training.config import RunConfig, load_run
+from suite.training.schedule import checkpoint_steps, learning_rate
+from suite.training.suite import load_suite
+
+MODEL = '[model]\ntype = "llama"\nhidden_size = 8\nintermediate_size = 8\nnum_hidden_layers = 1\nnum_attention_heads = 2\n'
+RUN = 'name = "a"\n' + MODEL + '[data]\ntokens = "t"\n[budget]\nsteps = 10\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b=false", False),  # bool("false") is True
+        ("a.b=42", 42),  # stayed a string
+        ("a.b=[1, 2]", [1, 2]),  # became characters
+        ("a.b=x=y", "x=y"),  # raised
+        ("a.b=try", "try"),
+        ('a.b="42"', "42"),
+        ("a.b=1e-3", 1e-3),
+        ("a.b=", ""),
+        ("a.b=1_000", 1000),
+    ],
+)
+def test_overrides_have_types(text, value):
+    path, found = parse_override(text)
+    assert path == ("a", "b") and found == value and type(found) is type(value)
+
+
+def test_layers_merge_left_to_right_and_parents_first(tmp_path):
+    (tmp_path / "base.toml").write_text("a = 1\nb = 1\n[s]\nx = 1\ny = 1\n")
+    (tmp_path / "one.toml").write_text('extends = "base.toml"\nb = 2\n[s]\ny = 2\n')
+    (tmp_path / "two.toml").write_text("c = 3\n[s]\nz = 3\n")
+    table, _ = load_layers([tmp_path / "one.toml", tmp_path / "two.toml"], ["s.x=9"])
+    assert table == {"a": 1, "b": 2, "c": 3, "s": {"x": 9, "y": 2, "z": 3}}
+
+
+def test_a_file_that_extends_itself_is_refused(tmp_path):
+    (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
+    with pytest.raises(ConfigError, match="extends itself"):
+        load_layers([tmp_path / "a.toml"])
+
+
+def test_a_resolved_config_reads_back_the_same(tmp_path):
+    (tmp_path / "a.toml").write_text(RUN)
+    config = load_run([tmp_path / "a.toml"], ["optimizer.betas=[0.8, 0.99]"])
+    assert validate(RunConfig, tomli.loads(to_toml(config))) == config
+
+
+def test_another_architecture_forgets_the_fields_of_the_first(tmp_path):
+    (tmp_path / "a.toml").write_text(RUN)
+    (tmp_path / "m.toml").write_text('[model]\ntype = "mamba"\nhidden_size = 8\nnum_hidden_layers = 1\n')
+    assert load_run([tmp_path / "a.toml", tmp_path / "m.toml"], []).model.type == "mamba"
+
+
+def test_mistakes_name_the_file_they_are_in(tmp_path):
+    (tmp_path / "a.toml").write_text(RUN)
+    (tmp_path / "b.toml").write_text("[optimizer]\nleraning_rate = 3\n[model]\nhiden_size = 4\n")
+    with pytest.raises(ConfigError) as caught:
+        load_run([tmp_path / "a.toml", tmp_path / "b.toml"], [])
+    assert f"{tmp_path / 'b.toml'}: optimizer.leraning_rate: unknown key; did you mean 'learning_rate'?" in str(caught.value)
+    assert f"{tmp_path / 'b.toml'}: model.hiden_size: unknown key; did you mean 'hidden_size'?" in str(caught.value)
+
+
+def test_a_suite_gives_its_members_what_it_shares(tmp_path):
+    (tmp_path / "suite.toml").write_text(
+        'name = "s"\n[suite]\nmembers = ["a.toml", "b.toml"]\n[data]\ntokens = "t"\n[budget]\nsteps = 5\n'
+    )
+    (tmp_path / "a.toml").write_text('name = "a"\n' + MODEL)
+    (tmp_path / "b.toml").write_text('name = "b"\n' + MODEL + "[budget]\nsteps = 7\n")
+    _, (a, b) = load_suite(tmp_path / "suite.toml", ["seed=3"])
+    assert (a.name, b.name, a.budget.steps, b.budget.steps) == ("s/a", "s/b", 5, 7)
+    assert a.threads == 1 and a.seed == b.seed == 3
+    (tmp_path / "b.toml").write_text('name = "a"\n' + MODEL)
+    with pytest.raises(ConfigError, match="same name"):
+        load_suite(tmp_path / "suite.toml", [])
+
+
+def run_config(**sections) -> RunConfig:
+    table = tomli.loads(RUN)
+    return validate(RunConfig, {**table, **sections})
+
+
+@pytest.mark.parametrize("kind", ["cosine", "wsd", "linear", "constant"])
+def test_learning_rates(kind):
+    config = run_config(
+        optimizer={"learning_rate": 1.0}, schedule={"type": kind, "warmup_steps": 10, "min_learning_rate": 0.1}
+    )
+    rates = [learning_rate(step, 100, config.optimizer, config.schedule) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0  # warm-up begins above 0 and ends at the peak
+    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    if kind == "constant":
+        assert rates[-1] == 1.0
+    else:
+        assert 0.1 < rates[-1] < 0.2
+    if kind == "wsd":
+        assert rates[79] == 1.0 > rates[80]  # the last fifth falls
+
+
+@pytest.mark.parametrize(
+    ("section", "total", "steps"),
+    [
+        ({"per_octave": 1, "linear": 0}, 40, [0, 1, 2, 4, 8, 16, 32, 40]),
+        ({"per_octave": 2, "linear": 0}, 33, [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 33]),
+        ({"per_octave": 0, "linear": 4}, 40, [0, 10, 20, 30, 40]),
+        ({"per_octave": 0, "linear": 0, "every": 15, "extra": [7, 99]}, 40, [0, 7, 15, 30, 40]),
+        ({"per_octave": 0, "linear": 0}, 1, [0, 1]),
+        ({"preset": "pythia"}, 2500, [0, *(2**k for k in range(10)), 1000, 2000, 2500]),
+        ({"preset": "delphi"}, 900, [0, *(2**k for k in range(9)), 400, 512, 800, 900]),
+    ],
+)
+def test_checkpoint_steps(section, total, steps):
+    assert checkpoint_steps(run_config(checkpoints=section).checkpoints, total) == sorted(steps)
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [({"steps": 7}, 7), ({"epochs": 2.0}, 20), ({"tokens": 8 * 511 * 3 + 1}, 4)]
+)
+def test_budgets(budget, steps):
+    assert run_config(budget=budget).budget.num_steps(80, 8, 512) == steps
+
+
+def test_errors_survive_their_way_through_processes():
+    for kind in errors.SuiteError.__subclasses__():
+        back = pickle.loads(pickle.dumps(kind("a line")))
+        assert type(back) is kind and str(back) == "a line"
