@@ -1,11 +1,13 @@
 //! `suite._core`: converts arguments, releases the GIL, maps errors; computes nothing.
 
 mod data;
+mod kernels;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     data::register(module)?;
+    kernels::register(module)?;
     Ok(())
 }
