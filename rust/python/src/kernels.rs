@@ -47,7 +47,7 @@ impl Array {
         let bytes = extent(shape, strides).and_then(|len| len.checked_mul(4));
         let start = self.buffer.buf_ptr() as usize;
         let end = bytes.and_then(|bytes| start.checked_add(bytes)).ok_or_else(|| invalid(self.name, "too large"))?;
-        if start % 4 != 0 {
+        if !start.is_multiple_of(4) {
             return Err(invalid(self.name, "not aligned to 4 bytes"));
         }
         Ok(start..end)
@@ -86,7 +86,10 @@ fn invalid(name: &str, why: &str) -> PyErr {
 
 /// The arrays to write to, each contiguous, writable and apart from every other array.
 #[allow(unsafe_code)]
-fn outputs<'a, const COUNT: usize>(inputs: &[Array], arrays: &'a [Array; COUNT]) -> PyResult<[&'a mut [f32]; COUNT]> {
+fn outputs<'a, const COUNT: usize>(
+    inputs: &[Array],
+    arrays: &'a mut [Array; COUNT],
+) -> PyResult<[&'a mut [f32]; COUNT]> {
     for (i, array) in arrays.iter().enumerate() {
         array.expect_contiguous()?;
         if array.buffer.readonly() {
@@ -101,7 +104,7 @@ fn outputs<'a, const COUNT: usize>(inputs: &[Array], arrays: &'a [Array; COUNT])
         }
     }
     let mut slices = arrays.each_ref().map(|_| &mut [][..]);
-    for (slice, array) in slices.iter_mut().zip(arrays) {
+    for (slice, array) in slices.iter_mut().zip(&*arrays) {
         let span = array.span()?;
         if !span.is_empty() {
             // SAFETY: contiguous, writable, and disjoint from every other argument, as just checked.
@@ -146,9 +149,9 @@ fn selective_scan<'py>(
     threads: usize,
 ) -> PyResult<()> {
     let inputs = scan_inputs(inputs.each_ref())?;
-    let arrays = [Array::get("out", out, 3)?, Array::get("states", states, 4)?];
+    let mut arrays = [Array::get("out", out, 3)?, Array::get("states", states, 4)?];
     let scan = scan(&inputs)?;
-    let [out, states] = outputs(&inputs, &arrays)?;
+    let [out, states] = outputs(&inputs, &mut arrays)?;
     py.detach(|| scan.forward(out, states, threads, Path::fastest())).map_err(to_py)
 }
 
@@ -165,7 +168,7 @@ fn selective_scan_backward<'py>(
     let mut inputs = scan_inputs(inputs.each_ref())?;
     inputs.push(Array::get("states", states, 4)?);
     inputs.push(Array::get("gradient of out", out_grad, 3)?);
-    let arrays = [
+    let mut arrays = [
         Array::get("gradient of u", &grads[0], 3)?,
         Array::get("gradient of delta", &grads[1], 3)?,
         Array::get("gradient of A", &grads[2], 2)?,
@@ -176,7 +179,7 @@ fn selective_scan_backward<'py>(
         Array::get("gradient of delta_bias", &grads[7], 1)?,
     ];
     let scan = scan(&inputs)?;
-    let [u, delta, a, b, c, d, z, delta_bias] = outputs(&inputs, &arrays)?;
+    let [u, delta, a, b, c, d, z, delta_bias] = outputs(&inputs, &mut arrays)?;
     let grads = ScanGrads { u, delta, a, b, c, d, z, delta_bias };
     let (states, out_grad) = (inputs[8].contiguous()?, inputs[9].view()?);
     py.detach(|| scan.backward(out_grad, states, grads, threads, Path::fastest())).map_err(to_py)
@@ -202,9 +205,9 @@ fn conv_silu<'py>(
     threads: usize,
 ) -> PyResult<()> {
     let inputs = conv_inputs(x, weight, bias)?;
-    let arrays = [Array::get("out", out, 3)?];
+    let mut arrays = [Array::get("out", out, 3)?];
     let conv = conv(&inputs)?;
-    let [out] = outputs(&inputs, &arrays)?;
+    let [out] = outputs(&inputs, &mut arrays)?;
     py.detach(|| conv.forward(out, threads, Path::fastest())).map_err(to_py)
 }
 
@@ -222,13 +225,13 @@ fn conv_silu_backward<'py>(
     let mut inputs = conv_inputs(x, weight, bias)?;
     inputs.push(Array::get("gradient of out", out_grad, 3)?);
     let [x, weight, bias] = grads.each_ref();
-    let arrays = [
+    let mut arrays = [
         Array::get("gradient of x", x, 3)?,
         Array::get("gradient of weight", weight, 2)?,
         Array::get("gradient of bias", bias, 1)?,
     ];
     let conv = conv(&inputs)?;
-    let [x, weight, bias] = outputs(&inputs, &arrays)?;
+    let [x, weight, bias] = outputs(&inputs, &mut arrays)?;
     let out_grad = inputs[3].view()?;
     py.detach(|| conv.backward(out_grad, ConvGrads { x, weight, bias }, threads, Path::fastest())).map_err(to_py)
 }
