@@ -160,13 +160,15 @@ def test_border_refuses_arrays_that_a_kernel_must_not_touch():
 
 
 def test_operators_keep_torch_s_contract():
-    inputs = [tensor.requires_grad_() for tensor in scan_inputs(1, 33, 8, 2)]
+    inputs = tuple(tensor.requires_grad_() for tensor in scan_inputs(1, 33, 8, 2))
     torch.library.opcheck(torch.ops.suite.selective_scan.default, inputs)
-    inputs = [tensor.requires_grad_() for tensor in conv_inputs(1, 5, 8, 4)]
+    inputs = tuple(tensor.requires_grad_() for tensor in conv_inputs(1, 5, 8, 4))
     torch.library.opcheck(torch.ops.suite.conv_silu.default, inputs)
 
 
-def loss_inputs(num_tokens: int, hidden_size: int, vocab_size: int, dtype) -> tuple[Tensor, Tensor, Tensor]:
+def loss_inputs(
+    num_tokens: int, hidden_size: int, vocab_size: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(hidden_size)
     hidden = torch.randn(num_tokens, hidden_size, generator=generator, dtype=torch.float64)
     weight = torch.randn(vocab_size, hidden_size, generator=generator, dtype=torch.float64) / hidden_size**0.5
@@ -185,7 +187,7 @@ def loss_and_grads(op, hidden, weight, targets, *args) -> list[Tensor]:
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 4e-6), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("shape", [(150, 12, 50), (130, 48, 300), (300, 160, 70), (1, 24, 9), (0, 24, 9)])
 def test_linear_cross_entropy_and_its_gradients_are_the_reference(shape, dtype, tolerance):
-    inputs = loss_inputs(*shape, dtype)
+    inputs = loss_inputs(*shape, dtype=dtype)
     found = loss_and_grads(ops.linear_cross_entropy, *inputs)
     expected = loss_and_grads(ops.linear_cross_entropy_reference, inputs[0].double(), inputs[1].double(), inputs[2])
     assert [tensor.dtype for tensor in found[1:]] == [dtype, dtype]

@@ -132,22 +132,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nats = hidden_MD.new_zeros((), dtype=torch.float64)
         with torch.autocast(device, enabled=False):
             weight = weight_VD.to(dtype)
-            rows = _rows_per_chunk(*hidden_MD.shape, device)
+            rows = _rows_per_chunk(hidden_MD.shape[1], device)
             for start in range(0, len(hidden_MD), rows):
                 here = slice(start, start + rows)
                 hidden, counted = hidden_MD[here].to(dtype), targets_M[here] != ignore_index
-                targets = targets_M[here].where(counted, 0)[:, None]
-                nats_of_all_RV = torch.log_softmax((hidden @ weight.T).to(out_dtype), dim=-1).neg_()
-                nats += nats_of_all_RV.gather(1, targets)[:, 0].where(counted, 0).sum()
+                targets = targets_M[here].where(counted, 0).long()[:, None]
+                log_probs = torch.log_softmax((hidden @ weight.T).to(out_dtype), dim=-1)
+                nats -= log_probs.gather(1, targets)[:, 0].where(counted, 0).sum()
                 if not (wants_hidden or wants_weight):
                     continue
                 # d nats / d logits = softmax - one-hot, in the memory of the logarithms.
-                logits_grad = nats_of_all_RV.neg_().exp_()
+                logits_grad = log_probs.exp_()
                 logits_grad.scatter_add_(1, targets, logits_grad.new_full(targets.shape, -1.0))
                 logits_grad = logits_grad.mul_(counted[:, None]).to(dtype)
-                if wants_hidden:
+                if hidden_grad_MD is not None:
                     hidden_grad_MD[here] = logits_grad @ weight
-                if wants_weight:
+                if weight_grad_VD is not None:
                     weight_grad_VD += logits_grad.T @ hidden
         ctx.dtypes = hidden_MD.dtype, weight_VD.dtype
         ctx.save_for_backward(hidden_grad_MD, weight_grad_VD)
@@ -163,7 +163,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden_grad, weight_grad, None, None, None
 
 
-def _rows_per_chunk(num_tokens: int, hidden_size: int, device: str) -> int:
+def _rows_per_chunk(hidden_size: int, device: str) -> int:
     """Tokens per chunk of the cross-entropy, whatever the number of threads: bits must not depend on it.
 
     On CPU a chunk's logits should stay in the cache while the products are large enough to be efficient: measured best

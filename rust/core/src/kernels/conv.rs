@@ -10,8 +10,8 @@ use super::lanes::{Lanes, ZERO};
 use super::scan::{CHUNK, Part, add};
 use super::{Path, Pieces, View, compiled_for_every_path, cut, expect_len, expect_shape, run};
 use crate::error::{Error, Result};
+use std::ops::Range;
 
-/// Taps are kept in registers.
 const MAX_TAPS: usize = 8;
 
 /// The inputs, their shapes checked: x [B, T, D], weight [D, K], bias [D].
@@ -73,16 +73,46 @@ impl<'a> Conv<'a> {
 
     /// One vector of 16 channels per tap.
     #[inline(always)]
-    fn weights(&self, channels: std::ops::Range<usize>) -> [Lanes; MAX_TAPS] {
-        let mut weights = [ZERO; MAX_TAPS];
-        let rows = &self.weight_dk[channels.start * self.taps..channels.end * self.taps];
-        for (lane, row) in rows.chunks_exact(self.taps).enumerate() {
+    fn weights<const K: usize>(&self, channels: Range<usize>) -> [Lanes; K] {
+        let mut weights = [ZERO; K];
+        let rows = &self.weight_dk[channels.start * K..channels.end * K];
+        for (lane, row) in rows.chunks_exact(K).enumerate() {
             for (weights, value) in weights.iter_mut().zip(row) {
                 weights.0[lane] = *value;
             }
         }
         weights
     }
+
+    /// Inputs K - 1 steps before `start` up to `end`, zero before the beginning of time.
+    #[inline(always)]
+    fn load<const K: usize>(&self, x: &mut Window, part: Part, channels: &Range<usize>, start: usize, end: usize) {
+        for (i, x) in x[..end - start + K - 1].iter_mut().enumerate() {
+            *x = match (start + i).checked_sub(K - 1) {
+                Some(t) => Lanes::load(&self.x.row(part.batch, t)[channels.clone()]),
+                None => ZERO,
+            };
+        }
+    }
+}
+
+/// The steps of a chunk, and K - 1 more that they touch.
+type Window = [Lanes; CHUNK + MAX_TAPS - 1];
+
+/// Calls `$body::<K>`: with the number of taps known the compiler keeps their weights in registers.
+macro_rules! for_taps {
+    ($taps:expr, $body:ident($($arg:expr),*)) => {
+        match $taps {
+            1 => $body::<1>($($arg),*),
+            2 => $body::<2>($($arg),*),
+            3 => $body::<3>($($arg),*),
+            4 => $body::<4>($($arg),*),
+            5 => $body::<5>($($arg),*),
+            6 => $body::<6>($($arg),*),
+            7 => $body::<7>($($arg),*),
+            _ => $body::<8>($($arg),*),
+        }
+    };
 }
 
 compiled_for_every_path! {
@@ -90,32 +120,34 @@ compiled_for_every_path! {
 }
 
 #[inline(always)]
-fn forward_body(conv: &Conv, part: Part, mut out: Pieces) {
+fn forward_body(conv: &Conv, part: Part, out: Pieces) {
+    for_taps!(conv.taps, forward_taps(conv, part, out))
+}
+
+#[inline(always)]
+fn forward_taps<const K: usize>(conv: &Conv, part: Part, mut out: Pieces) {
+    let time = conv.x.shape()[1];
+    let mut x = [ZERO; CHUNK + MAX_TAPS - 1];
     for at in part.blocks() {
         let channels = part.channels(&at);
-        let weights = conv.weights(channels.clone());
+        let weights = conv.weights::<K>(channels.clone());
         let bias = Lanes::load(&conv.bias[channels.clone()]);
-        // The last steps' inputs, the newest last.
-        let mut window = [ZERO; MAX_TAPS];
-        for (t, out) in out.iter_mut().enumerate() {
-            push(&mut window, Lanes::load(&conv.x.row(part.batch, t)[channels.clone()]));
-            let p = convolve(bias, &weights[..conv.taps], &window[MAX_TAPS - conv.taps..]);
-            (p * p.sigmoid()).store(&mut out[at.clone()]);
+        for start in (0..time).step_by(CHUNK) {
+            let end = time.min(start + CHUNK);
+            conv.load::<K>(&mut x, part, &channels, start, end);
+            for (x, out) in x.windows(K).zip(&mut out[start..end]) {
+                let p = convolve(bias, &weights, x);
+                (p * p.sigmoid()).store(&mut out[at.clone()]);
+            }
         }
     }
 }
 
 #[inline(always)]
-fn push(window: &mut [Lanes; MAX_TAPS], newest: Lanes) {
-    window.copy_within(1.., 0);
-    window[MAX_TAPS - 1] = newest;
-}
-
-#[inline(always)]
-fn convolve(bias: Lanes, weights: &[Lanes], inputs: &[Lanes]) -> Lanes {
+fn convolve<const K: usize>(bias: Lanes, weights: &[Lanes; K], x: &[Lanes]) -> Lanes {
     let mut p = bias;
-    for (weight, x) in weights.iter().zip(inputs) {
-        p = weight.mul_add(*x, p);
+    for k in 0..K {
+        p = weights[k].mul_add(x[k], p);
     }
     p
 }
@@ -124,39 +156,46 @@ compiled_for_every_path! {
     fn backward_part(conv: &Conv, part: Part, out_grad: &View, x_grad: Pieces) -> (Vec<f32>, Vec<f32>) = backward_body
 }
 
+#[inline(always)]
+fn backward_body(conv: &Conv, part: Part, out_grad: &View, x_grad: Pieces) -> (Vec<f32>, Vec<f32>) {
+    for_taps!(conv.taps, backward_taps(conv, part, out_grad, x_grad))
+}
+
 /// Returns what this part adds to the gradients of weight [width, K] and bias [width].
 #[inline(always)]
-fn backward_body(conv: &Conv, part: Part, out_grad: &View, mut x_grad: Pieces) -> (Vec<f32>, Vec<f32>) {
-    let (taps, time) = (conv.taps, conv.x.shape()[1]);
-    let (mut weight_grad, mut bias_grad) = (vec![0.0; part.width * taps], vec![0.0; part.width]);
+fn backward_taps<const K: usize>(conv: &Conv, part: Part, out_grad: &View, mut x_grad: Pieces) -> (Vec<f32>, Vec<f32>) {
+    let time = conv.x.shape()[1];
+    let (mut weight_grad, mut bias_grad) = (vec![0.0; part.width * K], vec![0.0; part.width]);
+    let mut x = [ZERO; CHUNK + MAX_TAPS - 1];
     for at in part.blocks() {
         let channels = part.channels(&at);
-        let weights = conv.weights(channels.clone());
+        let weights = conv.weights::<K>(channels.clone());
+        let mut reversed = weights;
+        reversed.reverse();
         let bias = Lanes::load(&conv.bias[channels.clone()]);
-        let load = |view: &View, t: usize| Lanes::load(&view.row(part.batch, t)[channels.clone()]);
-        let (mut weight_total, mut bias_total) = ([ZERO; MAX_TAPS], ZERO);
-        // The gradients of p at this step and those after it, the earliest last: time runs backwards.
-        let mut window = [ZERO; MAX_TAPS];
+        let (mut weight_total, mut bias_total) = ([ZERO; K], ZERO);
+        // The gradients of p at the chunk's steps and the K - 1 after them: time runs backwards.
+        let mut p_grad = [ZERO; CHUNK + MAX_TAPS - 1];
         for start in (0..time).step_by(CHUNK).rev() {
+            let end = time.min(start + CHUNK);
+            conv.load::<K>(&mut x, part, &channels, start, end);
+            p_grad.copy_within(..K - 1, end - start);
             // A chunk's sum first: a running sum over all steps would lose bits as it grows.
-            let (mut weight_sum, mut bias_sum) = ([ZERO; MAX_TAPS], ZERO);
-            for t in (start..time.min(start + CHUNK)).rev() {
-                let mut inputs = [ZERO; MAX_TAPS];
-                for (k, input) in inputs[..taps].iter_mut().enumerate().skip((taps - 1).saturating_sub(t)) {
-                    *input = load(&conv.x, t + k + 1 - taps);
-                }
-                let p = convolve(bias, &weights[..taps], &inputs[..taps]);
+            let (mut weight_sum, mut bias_sum) = ([ZERO; K], ZERO);
+            for ((t, x), p_grad) in (start..end).zip(x.windows(K)).zip(&mut p_grad) {
+                let p = convolve(bias, &weights, x);
                 let s = p.sigmoid();
                 // (p s(p))' = s + p s (1 - s)
                 let slope = (p * s).mul_add(Lanes::splat(1.0) - s, s);
-                let p_grad = load(out_grad, t) * slope;
-                bias_sum = bias_sum + p_grad;
-                for k in 0..taps {
-                    weight_sum[k] = p_grad.mul_add(inputs[k], weight_sum[k]);
+                *p_grad = Lanes::load(&out_grad.row(part.batch, t)[channels.clone()]) * slope;
+                bias_sum = bias_sum + *p_grad;
+                for k in 0..K {
+                    weight_sum[k] = p_grad.mul_add(x[k], weight_sum[k]);
                 }
-                push(&mut window, p_grad);
-                // x[t] reached p[t] by the last tap, p[t + 1] by the one before it, and so on.
-                convolve(ZERO, &weights[..taps], &window[MAX_TAPS - taps..]).store(&mut x_grad[t][at.clone()]);
+            }
+            // x[t] reached p[t] by the last tap, p[t + 1] by the one before it, and so on.
+            for (p_grad, x_grad) in p_grad.windows(K).zip(&mut x_grad[start..end]) {
+                convolve(ZERO, &reversed, p_grad).store(&mut x_grad[at.clone()]);
             }
             for (total, sum) in weight_total.iter_mut().zip(weight_sum) {
                 *total = *total + sum;
@@ -165,8 +204,8 @@ fn backward_body(conv: &Conv, part: Part, out_grad: &View, mut x_grad: Pieces) -
         }
         bias_total.store(&mut bias_grad[at.clone()]);
         for (lane, channel) in at.enumerate() {
-            for k in 0..taps {
-                weight_grad[channel * taps + k] = weight_total[k].0[lane];
+            for (k, total) in weight_total.iter().enumerate() {
+                weight_grad[channel * K + k] = total.0[lane];
             }
         }
     }

@@ -19,7 +19,7 @@ use std::ops::Range;
 /// Steps between the states that the forward keeps.
 pub const CHUNK: usize = 32;
 
-/// The shape of the states that the forward keeps for the backward: [B, chunks, N, D].
+/// How many values the states have that the forward keeps for the backward: [B, chunks, N, D].
 pub fn num_states([batch, time, channels]: [usize; 3], states: usize) -> usize {
     batch * time.div_ceil(CHUNK) * states * channels
 }

@@ -29,6 +29,26 @@ struct Steps {
     /// Gradients of dt through the decay alone (in units of ln 2, as A is), and of dt u.
     dt_grad: Chunk<Lanes>,
     dtu_grad: Chunk<Lanes>,
+    /// One state's decays, and the state itself before every step and after the last.
+    decay: Chunk<Lanes>,
+    h: [Lanes; CHUNK + 1],
+}
+
+impl Steps {
+    fn new() -> Self {
+        let zeros = [ZERO; CHUNK];
+        Self {
+            dt: zeros,
+            slope: zeros,
+            dtu: zeros,
+            y_grad: zeros,
+            y: zeros,
+            dt_grad: zeros,
+            dtu_grad: zeros,
+            decay: zeros,
+            h: [ZERO; CHUNK + 1],
+        }
+    }
 }
 
 #[inline(always)]
@@ -43,9 +63,7 @@ fn backward_body(scan: &Scan, part: Part, out_grad: &View, states: &View, grads:
     let (mut b, mut c) = (vec![[0.0; CHUNK]; num_states], vec![[0.0; CHUNK]; num_states]);
     let (mut b_grad, mut c_grad) = (vec![[ZERO; CHUNK]; num_states], vec![[ZERO; CHUNK]; num_states]);
     let (mut b_tn, mut c_tn) = (vec![0.0; time * num_states], vec![0.0; time * num_states]);
-    let zeros = [ZERO; CHUNK];
-    let mut steps =
-        Steps { dt: zeros, slope: zeros, dtu: zeros, y_grad: zeros, y: zeros, dt_grad: zeros, dtu_grad: zeros };
+    let mut steps = Steps::new();
 
     for index in (0..time.div_ceil(CHUNK)).rev() {
         let start = index * CHUNK;
@@ -123,23 +141,21 @@ fn sweep(
     grads: Grads,
 ) -> Lanes {
     let len = len.min(CHUNK);
-    let (mut before, mut decay): (Chunk<Lanes>, Chunk<Lanes>) = ([ZERO; CHUNK], [ZERO; CHUNK]);
-    let mut after = before;
+    steps.h[0] = h;
     for i in 0..len {
-        before[i] = h;
-        decay[i] = (steps.dt[i] * a).exp2();
-        h = h.mul_add(decay[i], steps.dtu[i] * Lanes::splat(b[i]));
-        after[i] = h;
+        let decay = (steps.dt[i] * a).exp2();
+        h = h.mul_add(decay, steps.dtu[i] * Lanes::splat(b[i]));
+        (steps.decay[i], steps.h[i + 1]) = (decay, h);
         steps.y[i] = h.mul_add(Lanes::splat(c[i]), steps.y[i]);
     }
     let mut a_sum = ZERO;
     for i in (0..len).rev() {
         h_grad = steps.y_grad[i].mul_add(Lanes::splat(c[i]), h_grad);
-        grads.c[i] = steps.y_grad[i].mul_add(after[i], grads.c[i]);
+        grads.c[i] = steps.y_grad[i].mul_add(steps.h[i + 1], grads.c[i]);
         grads.b[i] = steps.dtu[i].mul_add(h_grad, grads.b[i]);
         steps.dtu_grad[i] = h_grad.mul_add(Lanes::splat(b[i]), steps.dtu_grad[i]);
-        h_grad = h_grad * decay[i];
-        let exponent_grad = h_grad * before[i];
+        h_grad = h_grad * steps.decay[i];
+        let exponent_grad = h_grad * steps.h[i];
         steps.dt_grad[i] = exponent_grad.mul_add(a, steps.dt_grad[i]);
         a_sum = exponent_grad.mul_add(steps.dt[i], a_sum);
     }
