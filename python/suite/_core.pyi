@@ -34,3 +34,26 @@ class Packer:
         """The next ids, uint16 for vocabularies up to 65,536, else uint32. ValueError: an id beyond the vocabulary."""
     def finish(self) -> tuple[list[tuple[str, int, int, str]], int]:
         """Ends the stream -> ([(name, rows, bytes, sha256)], tokens pushed)."""
+
+GRAMMAR_VERSION: int
+
+def stories(seed: int, split: str, start: int, count: int) -> list[str]:
+    """Stories start .. start+count of a split."""
+
+def story_spans(text: str) -> list[tuple[int, int, str, float]]:
+    """(start, end, kind, nats) of every span of a story. ValueError: the grammar cannot have written the text."""
+
+def story_entropy() -> dict[str, Any]:
+    """Exact expectations per story: nats, nats_by_kind, mean_characters, characters_by_kind, max_characters."""
+
+# Kernels: float32 arrays whose last dimension is contiguous, results into arrays that the caller made.
+# ValueError: shapes that do not fit, or outputs that overlap.
+
+SCAN_CHUNK: int
+
+def selective_scan(inputs: Sequence[Any], out: Any, states: Any, threads: int) -> None: ...
+def selective_scan_backward(
+    inputs: Sequence[Any], states: Any, out_grad: Any, grads: Sequence[Any], threads: int
+) -> None: ...
+def conv_silu(x: Any, weight: Any, bias: Any, out: Any, threads: int) -> None: ...
+def conv_silu_backward(x: Any, weight: Any, bias: Any, out_grad: Any, grads: Sequence[Any], threads: int) -> None: ...

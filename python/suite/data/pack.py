@@ -51,6 +51,8 @@ class Shape:
     rows_per_shard: int = DEFAULT_ROWS_PER_SHARD
 
     def __post_init__(self) -> None:
+        if min(self.seq_len, self.overlap, self.rows_per_shard) < 0:
+            raise TokensError(f"seq_len {self.seq_len}, overlap {self.overlap}, rows per shard {self.rows_per_shard}: below 0")
         try:
             _core.plan([], self.seq_len, self.overlap, self.rows_per_shard)
         except (ValueError, OverflowError) as error:

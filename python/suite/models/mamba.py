@@ -40,7 +40,8 @@ class Mixer(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         u_BTI, z_BTI = self.in_proj(x_BTD).chunk(2, -1)
-        u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], self.conv1d.bias)
+        bias_I = self.conv1d.bias if self.conv1d.bias is not None else u_BTI.new_zeros(u_BTI.shape[-1])
+        u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], bias_I)
         dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).split(self.sizes, -1)
         delta_BTI = dt_BTR @ self.dt_proj.weight.T  # its bias goes into the softplus, inside the scan
         A_IN = -torch.exp(self.A_log.float())

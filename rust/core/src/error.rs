@@ -20,6 +20,10 @@ pub enum Error {
     #[error("{path}: not a token shard: {why}", path = .path.display())]
     NotAShard { path: PathBuf, why: String },
 
+    /// An array that does not have the shape that a kernel needs.
+    #[error("{0}")]
+    Shape(String),
+
     /// The operating system refused.
     #[error("{path}: {source}", path = .path.display())]
     Io { path: PathBuf, source: std::io::Error },

@@ -1,6 +1,7 @@
 //! `suite._core`: converts arguments, releases the GIL, maps errors; computes nothing.
 
 mod data;
+mod kernels;
 mod stories;
 
 use pyo3::prelude::*;
@@ -8,6 +9,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     data::register(module)?;
+    kernels::register(module)?;
     stories::register(module)?;
     Ok(())
 }

@@ -1,0 +1,143 @@
+//! The kernels give the same bits whatever instructions and however many threads they run on. Their values are held
+//! against torch in tests/test_ops.py.
+
+#![allow(clippy::unwrap_used)]
+
+use suite_core::kernels::{Conv, ConvGrads, LANES, Lanes, Path, Scan, ScanGrads, View, num_states};
+use suite_core::order::mix;
+
+/// Values in -2..2 from a counter.
+fn random(seed: u64, len: usize) -> Vec<f32> {
+    (0..len as u64).map(|i| (mix(seed << 32 | i) >> 40) as f32 / (1 << 22) as f32 - 2.0).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Everything that forward and backward of the scan write, as bits.
+fn scan([batch, time, channels, states]: [usize; 4], threads: usize, path: Path) -> Vec<u32> {
+    let (btd, btn) = (batch * time * channels, batch * time * states);
+    let shape = [batch, time, channels];
+    let inputs: Vec<_> = [btd, btd, channels * states, btn, btn, channels, btd, channels, btd]
+        .into_iter()
+        .enumerate()
+        .map(|(seed, len)| random(seed as u64, len))
+        .collect();
+    let a: Vec<_> = inputs[2].iter().map(|a| -a.exp()).collect();
+    let view = |i: usize| View::contiguous(&inputs[i], [batch, time, inputs[i].len() / (batch * time)]).unwrap();
+    let scan = Scan::new(view(0), view(1), &a, view(3), view(4), &inputs[5], view(6), &inputs[7]).unwrap();
+    let (mut out, mut kept) = (vec![f32::NAN; btd], vec![f32::NAN; num_states(shape, states)]);
+    scan.forward(&mut out, &mut kept, threads, path).unwrap();
+    let mut grads: Vec<_> = inputs[..8].iter().map(|input| vec![f32::NAN; input.len()]).collect();
+    let [u, delta, a, b, c, d, z, delta_bias] = &mut grads[..] else { unreachable!() };
+    let into = ScanGrads { u, delta, a, b, c, d, z, delta_bias };
+    scan.backward(view(8), &kept, into, threads, path).unwrap();
+    [vec![out, kept], grads].concat().iter().flat_map(|values| bits(values)).collect()
+}
+
+fn conv([batch, time, channels, taps]: [usize; 4], threads: usize, path: Path) -> Vec<u32> {
+    let (shape, len) = ([batch, time, channels], batch * time * channels);
+    let (x, weight, bias) = (random(1, len), random(2, channels * taps), random(3, channels));
+    let out_grad = random(4, len);
+    let conv = Conv::new(View::contiguous(&x, shape).unwrap(), &weight, &bias, taps).unwrap();
+    let (mut out, mut dx, mut dw, mut db) =
+        (vec![f32::NAN; len], vec![f32::NAN; len], vec![f32::NAN; weight.len()], vec![f32::NAN; channels]);
+    conv.forward(&mut out, threads, path).unwrap();
+    let into = ConvGrads { x: &mut dx, weight: &mut dw, bias: &mut db };
+    conv.backward(View::contiguous(&out_grad, shape).unwrap(), into, threads, path).unwrap();
+    [out, dx, dw, db].concat().iter().map(|value| value.to_bits()).collect()
+}
+
+const SHAPES: [[usize; 4]; 4] = [[2, 70, 24, 5], [1, 33, 200, 3], [3, 1, 8, 1], [2, 64, 48, 8]];
+
+#[test]
+fn every_path_and_every_number_of_threads_gives_the_same_bits() {
+    for shape in SHAPES {
+        let (expected_scan, expected_conv) = (scan(shape, 1, Path::Baseline), conv(shape, 1, Path::Baseline));
+        assert!(expected_scan.iter().chain(&expected_conv).all(|bits| !f32::from_bits(*bits).is_nan()));
+        for path in Path::available() {
+            for threads in [1, 2, 3] {
+                assert!(scan(shape, threads, path) == expected_scan, "scan {shape:?} {path:?} {threads} threads");
+                assert!(conv(shape, threads, path) == expected_conv, "conv {shape:?} {path:?} {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_do_is_not_an_error() {
+    for [batch, time] in [[0, 5], [2, 0]] {
+        let shape = [batch, time, 3];
+        let nothing = View::contiguous(&[], shape).unwrap();
+        let (mut weight, mut bias) = (vec![1.0; 6], vec![1.0; 3]);
+        let conv = Conv::new(nothing, &[0.0; 6], &[0.0; 3], 2).unwrap();
+        conv.forward(&mut [], 2, Path::fastest()).unwrap();
+        let into = ConvGrads { x: &mut [], weight: &mut weight, bias: &mut bias };
+        conv.backward(nothing, into, 2, Path::fastest()).unwrap();
+        assert_eq!((weight, bias), (vec![0.0; 6], vec![0.0; 3]));
+    }
+}
+
+#[test]
+fn arrays_of_the_wrong_shape_are_named() {
+    let data = [0.0; 12];
+    let error = View::new(&data, [2, 2, 3], [7, 3]).unwrap_err().to_string();
+    assert_eq!(error, "shape [2, 2, 3], strides [7, 3]: needs 13 values, has 12");
+    assert!(View::new(&data, [2, 2, 3], [usize::MAX, 3]).is_err());
+    let x = View::contiguous(&data, [2, 2, 3]).unwrap();
+    let error = Scan::new(x, x, &data[..3], x, x, &data[..3], x, &data[..3]).err().unwrap().to_string();
+    assert_eq!(error, "A: expected 9 values, found 3");
+    assert!(Conv::new(x, &data[..9], &data[..3], 9).is_err());
+}
+
+/// The worst error of `f` over `xs`, in units in the last place of the true value.
+fn worst_ulps(xs: impl Iterator<Item = f32>, f: impl Fn(Lanes) -> Lanes, truth: impl Fn(f64) -> f64) -> f64 {
+    let xs: Vec<_> = xs.collect();
+    let mut worst: f64 = 0.0;
+    for xs in xs.chunks(LANES) {
+        for (x, found) in xs.iter().zip(f(Lanes::load(xs)).0) {
+            let expected = truth(f64::from(*x));
+            let ulp = f64::from((expected as f32).next_up()) - f64::from(expected as f32);
+            worst = worst.max((f64::from(found) - expected).abs() / ulp);
+        }
+    }
+    worst
+}
+
+#[test]
+fn functions_are_within_units_in_the_last_place() {
+    let range = |from: f32, to: f32| (0..200_000).map(move |i| from + (to - from) * (i as f32 / 200_000.0));
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    // Below -87 results are subnormal, and their last place no longer relative.
+    for (name, worst) in [
+        ("exp", worst_ulps(range(-87.0, 88.0), Lanes::exp, f64::exp)),
+        ("exp near 0", worst_ulps(range(-0.01, 0.01), Lanes::exp, f64::exp)),
+        ("exp2", worst_ulps(range(-126.0, 127.0), Lanes::exp2, f64::exp2)),
+        ("sigmoid", worst_ulps(range(-87.0, 90.0), Lanes::sigmoid, sigmoid)),
+        ("softplus", worst_ulps(range(-87.0, 200.0), |x| x.softplus().0, softplus)),
+        ("softplus near 0", worst_ulps(range(-2.0, 2.0), |x| x.softplus().0, softplus)),
+        ("slope of softplus", worst_ulps(range(-87.0, 90.0), |x| x.softplus().1, sigmoid)),
+    ] {
+        // A sum, a quotient and a product after an exponential: 1 + 4/2.
+        assert!(worst < if name.starts_with("exp") { 1.0 } else { 3.0 }, "{name}: {worst} ulp");
+    }
+}
+
+#[test]
+fn functions_keep_zero_infinity_and_nan() {
+    let f = |f: fn(Lanes) -> Lanes, x: f32| f(Lanes::splat(x)).0[0];
+    let softplus = |x: Lanes| x.softplus().0;
+    for x in [-200.0, -1e30, f32::NEG_INFINITY] {
+        assert_eq!([f(Lanes::exp, x), f(Lanes::exp2, x), f(Lanes::sigmoid, x), f(softplus, x)], [0.0; 4]);
+    }
+    for x in [200.0, 1e30, f32::INFINITY] {
+        assert_eq!([f(Lanes::exp, x), f(Lanes::exp2, x)], [f32::INFINITY; 2]);
+    }
+    assert_eq!([f(softplus, 1e30), f(softplus, 100.0), f(Lanes::sigmoid, 1e30)], [1e30, 100.0, 1.0]);
+    assert_eq!([f(Lanes::exp, 0.0), f(Lanes::exp2, 0.0), f(Lanes::exp2, -3.0)], [1.0, 1.0, 0.125]);
+    for function in [Lanes::exp, Lanes::exp2, Lanes::sigmoid, softplus] {
+        assert!(f(function, f32::NAN).is_nan());
+    }
+}
