@@ -14,7 +14,31 @@ import pytest
 # Nothing here may reach a network, and a test machine's cores are few.
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
 
-WORDS = "the a fox sea über 東京 naïve 12 run's 🙂 of and hill stone bird Anna told was were , . ! \t".split(" ")
+WORDS = [
+    "the",
+    "a",
+    "fox",
+    "sea",
+    "über",
+    "東京",
+    "naïve",
+    "12",
+    "run's",
+    "🙂",
+    "of",
+    "and",
+    "hill",
+    "stone",
+    "bird",
+    "Anna",
+    "told",
+    "was",
+    "were",
+    ",",
+    ".",
+    "!",
+    "\t",
+]
 
 
 def odd_documents(count: int, seed: int = 0) -> list[str]:
@@ -91,8 +115,13 @@ every_seconds = 0
 """
 
 TINY_MODELS = {
-    "llama": 'type = "llama"\nhidden_size = 16\nintermediate_size = 40\nnum_hidden_layers = 2\nnum_attention_heads = 4\n'
-    "num_key_value_heads = 2\n",
+    "llama": """type = "llama"
+hidden_size = 16
+intermediate_size = 40
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+""",
     "mamba": 'type = "mamba"\nhidden_size = 12\nnum_hidden_layers = 2\n',
 }
 

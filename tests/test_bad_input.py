@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import refusal
 from typer.testing import CliRunner
 
+from conftest import refusal
 from suite.base.errors import SuiteError
 
 
@@ -187,17 +187,17 @@ def test_an_unsealed_folder(tiny):
 
 
 def test_tokens_made_with_another_tokenizer(tiny, tokenizer_dir):
-    root, train = tiny
+    _, train = tiny
     assert "made with another tokenizer" in train(f"data.tokenizer={tokenizer_dir}")
 
 
 def test_ids_beyond_the_vocabulary(tiny):
-    root, train = tiny
+    _, train = tiny
     assert "beyond model.vocab_size 290" in train("model.vocab_size=290")
 
 
 def test_another_seq_len(tiny):
-    root, train = tiny
+    _, train = tiny
     assert "rows of 384 tokens, data.seq_len is 64" in train("data.seq_len=64")
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_manifest(tiny):
 
 
 def test_all_mistakes_in_a_config_at_once(tiny):
-    root, train = tiny
+    _, train = tiny
     lines = train("optimizer.leraning_rate=1", "batch.sequences=no", "model.type=mmba", "budget.epochs=2").splitlines()
     assert any("optimizer.leraning_rate: unknown key; did you mean 'learning_rate'?" in line for line in lines)
     assert any("batch.sequences: 'no'" in line for line in lines)
@@ -221,12 +221,12 @@ def test_all_mistakes_in_a_config_at_once(tiny):
 
 @pytest.mark.parametrize("value", ["0", "-1", "2.5", "true", '"3"'])
 def test_ill_typed_numbers(tiny, value):
-    root, train = tiny
+    _, train = tiny
     assert "model.num_hidden_layers" in train(f"model.num_hidden_layers={value}")
 
 
 def test_shapes_that_do_not_fit(tiny):
-    root, train = tiny
+    _, train = tiny
     assert "hidden_size 15 is not a multiple of num_attention_heads 4" in train("model.hidden_size=15")
     assert "so it must be even" in train("model.hidden_size=12")
 
@@ -241,7 +241,9 @@ def test_broken_toml(tiny):
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(tiny_root, tmp_path):
     shutil.copytree(tiny_root / "tokens", tmp_path / "tokens")
-    line = said("train", tiny_root / "llama.toml", f"root={tmp_path}", "optimizer.learning_rate=1e30", "optimizer.grad_clip=0")
+    line = said(
+        "train", tiny_root / "llama.toml", f"root={tmp_path}", "optimizer.learning_rate=1e30", "optimizer.grad_clip=0"
+    )
     assert ": step " in line and "not finite" in line
     assert (tmp_path / "runs/llama/step-00000000/manifest.json").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import pytest
@@ -14,7 +15,9 @@ from suite.training.config import RunConfig, load_run
 from suite.training.schedule import checkpoint_steps, learning_rate
 from suite.training.suite import load_suite
 
-MODEL = '[model]\ntype = "llama"\nhidden_size = 8\nintermediate_size = 8\nnum_hidden_layers = 1\nnum_attention_heads = 2\n'
+MODEL = (
+    '[model]\ntype = "llama"\nhidden_size = 8\nintermediate_size = 8\nnum_hidden_layers = 1\nnum_attention_heads = 2\n'
+)
 RUN = 'name = "a"\n' + MODEL + '[data]\ntokens = "t"\n[budget]\nsteps = 10\n'
 
 
@@ -69,7 +72,9 @@ def test_mistakes_name_the_file_they_are_in(tmp_path):
     (tmp_path / "b.toml").write_text("[optimizer]\nleraning_rate = 3\n[model]\nhiden_size = 4\n")
     with pytest.raises(ConfigError) as caught:
         load_run([tmp_path / "a.toml", tmp_path / "b.toml"], [])
-    assert f"{tmp_path / 'b.toml'}: optimizer.leraning_rate: unknown key; did you mean 'learning_rate'?" in str(caught.value)
+    assert f"{tmp_path / 'b.toml'}: optimizer.leraning_rate: unknown key; did you mean 'learning_rate'?" in str(
+        caught.value
+    )
     assert f"{tmp_path / 'b.toml'}: model.hiden_size: unknown key; did you mean 'hidden_size'?" in str(caught.value)
 
 
@@ -98,8 +103,10 @@ def test_learning_rates(kind):
         optimizer={"learning_rate": 1.0}, schedule={"type": kind, "warmup_steps": 10, "min_learning_rate": 0.1}
     )
     rates = [learning_rate(step, 100, config.optimizer, config.schedule) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0  # warm-up begins above 0 and ends at the peak
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert (
+        rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
+    )  # warm-up begins above 0 and ends at the peak
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
     if kind == "constant":
         assert rates[-1] == 1.0
     else:

@@ -16,7 +16,13 @@ FLOORS = {
     "executor": {"base"},
     "training": {"base", "data", "models"},
 }
-ADDRESSES = {"wandb": {"base/tracker.py"}, "transformers": set(), "datasets": set(), "ray": set(), "huggingface_hub": set()}
+ADDRESSES = {
+    "wandb": {"base/tracker.py"},
+    "transformers": set(),
+    "datasets": set(),
+    "ray": set(),
+    "huggingface_hub": set(),
+}
 
 
 def imports(path: Path) -> set[str]:

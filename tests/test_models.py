@@ -68,7 +68,9 @@ def pair(request, tmp_path):
     with torch.no_grad():  # away from the special point of initial weights: every parameter must matter
         for name, parameter in ours.named_parameters():
             if not name.endswith(("A_log", "dt_proj.bias")):
-                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+                parameter += 0.1 * torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+                )
     hf.write_folder(ours, tmp_path, SEQ_LEN, SPECIAL)
     theirs, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()), info
@@ -141,9 +143,7 @@ def _family(name: str) -> str:
 @pytest.mark.parametrize(
     "config",
     [
-        LlamaConfig(
-            type="llama", hidden_size=96, intermediate_size=160, num_hidden_layers=4, num_attention_heads=6
-        ),
+        LlamaConfig(type="llama", hidden_size=96, intermediate_size=160, num_hidden_layers=4, num_attention_heads=6),
         MambaConfig(type="mamba", hidden_size=80, num_hidden_layers=4, rescale_prenorm_residual=True),
         MambaConfig(type="mamba", hidden_size=80, num_hidden_layers=4, time_step_init_scheme="constant"),
     ],
@@ -187,7 +187,10 @@ def test_initial_weights_have_transformers_distributions(config):
 
 
 def test_weights_depend_on_seed_and_name_alone():
-    small, large = build(LLAMAS["grouped"], VOCAB), build(LLAMAS["grouped"].model_copy(update={"num_hidden_layers": 3}), VOCAB)
+    small, large = (
+        build(LLAMAS["grouped"], VOCAB),
+        build(LLAMAS["grouped"].model_copy(update={"num_hidden_layers": 3}), VOCAB),
+    )
     initialize(small, 5)
     initialize(large, 5)
     theirs = dict(large.named_parameters())

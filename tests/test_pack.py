@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import odd_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import odd_documents
 from suite import _core
 from suite.base.errors import SourceError, TokensError
 from suite.data import pack, shards, tokenizer
@@ -119,7 +119,6 @@ def test_too_short_rows_are_refused(seq_len):
 # ── from documents ──
 
 
-
 def shuffled_arrival(function, items):
     """Blocks encoded in another order than their numbers', as a cluster would."""
     order = list(range(len(items)))
@@ -219,7 +218,12 @@ def test_nothing_is_sealed_when_a_block_fails(corpus, tokenizer_dir, tmp_path):
 def test_a_corpus_shorter_than_one_row_gives_no_rows(tokenizer_dir, tmp_path):
     (tmp_path / "short.txt").write_text("two words")
     tokens, _ = pack.tokenize(
-        Source(str(tmp_path / "short.txt")), tokenizer.load(tokenizer_dir), tmp_path / "t", Shape(512), map, name="train"
+        Source(str(tmp_path / "short.txt")),
+        tokenizer.load(tokenizer_dir),
+        tmp_path / "t",
+        Shape(512),
+        map,
+        name="train",
     )
     entry = tokens.split("train")
     assert (entry.rows, entry.shards, entry.dropped_tokens) == (0, (), entry.tokens)

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import refusal, run_suite, weights_of
 
+from conftest import refusal, run_suite, weights_of
 from suite.base.tracker import METRICS, read_records
 
 STEPS = 14

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_suite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranks import batches_of_this_rank
 
+from conftest import run_suite
+from ranks import batches_of_this_rank
 from suite import _core
 from suite.base.tracker import METRICS, read_records
 from suite.data.batches import batch_rows, rank_slice
@@ -67,7 +67,7 @@ def test_the_order_is_pinned():
 
 
 def test_epochs_are_not_related():
-    """delphi's generator leaves a quarter of neighbouring epochs' positions within 0.2 % of each other; chance is 0.4 %."""
+    """In delphi's order a quarter of positions is within 0.2 % of the epoch before; by chance 0.4 % would be."""
     n = 200_000
     first, second = np.array(order(3, n, 0, n), dtype=np.int64), np.array(order(3, n, n, n), dtype=np.int64)
     near = np.mean(np.abs(first[:-1] - second[1:]) <= n // 500)
@@ -115,5 +115,4 @@ def test_two_workers_train_as_one_does_to_rounding(tiny_root: Path):
     assert losses("of-1") != [losses("of-1")[0]] * 6
 
 
-# fmt: skip
 PINNED_ORDER = [1, 4, 0, 5, 2, 7, 3, 6, 5, 0, 7, 1, 3, 2, 4, 6, 2, 3, 1, 4, 5, 6, 7, 0]

@@ -27,7 +27,11 @@ def main(
     from suite.data import tokenizer as tokenizers
     from suite.training.address import checkpoint_at
 
-    for name, value, least in (("--max-new-tokens", max_new_tokens, 1), ("--samples", samples, 1), ("--top-k", top_k, 0)):
+    for name, value, least in (
+        ("--max-new-tokens", max_new_tokens, 1),
+        ("--samples", samples, 1),
+        ("--top-k", top_k, 0),
+    ):
         if value < least:
             raise ConfigError(f"{name} is {value}; it must be {least} or more")
     if temperature < 0:

@@ -95,7 +95,9 @@ def _nearest_file(file: Path) -> str:
     return f"; did you mean {file.with_name(near[0])}?" if near else ""
 
 
-def _merge(target: dict[str, Any], layer: Mapping[str, Any], at: tuple[str, ...], origin: str, origins: Origins) -> None:
+def _merge(
+    target: dict[str, Any], layer: Mapping[str, Any], at: tuple[str, ...], origin: str, origins: Origins
+) -> None:
     if at == ("model",) and layer.get("type", target.get("type")) != target.get("type"):
         target.clear()  # another architecture: the fields of the old one do not carry over
     for key, value in layer.items():

@@ -8,6 +8,7 @@ describes the update that led to k, one with validation/ keys the weights at k.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ class _Wandb:
             if path.is_file():
                 run_id = json.loads(path.read_text())["id"]
             else:
-                run_id = wandb.util.generate_id()
+                run_id = secrets.token_hex(4)
                 write_json(path, {"id": run_id, "project": project})
             self.run = wandb.init(
                 project=project,

@@ -78,7 +78,9 @@ def _decoded(data: bytes, errors: str, where: str) -> str:
     try:
         return data.decode("utf-8", errors)
     except UnicodeDecodeError as error:
-        raise SourceError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it") from None
+        raise SourceError(
+            f"{where}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it"
+        ) from None
 
 
 # ── parquet ──
@@ -116,7 +118,9 @@ def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
     names = file.schema_arrow.names
     if feature not in names:
         raise SourceError(f"{block.where}: no column {feature!r}; it has {', '.join(names)}")
-    column = file.read_row_group(block.row_group, columns=[feature]).column(0).slice(block.start, block.stop - block.start)
+    column = (
+        file.read_row_group(block.row_group, columns=[feature]).column(0).slice(block.start, block.stop - block.start)
+    )
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (types.is_string(column.type) or types.is_large_string(column.type) or types.is_binary(column.type)):
@@ -190,7 +194,9 @@ def _without_surrogates(text: str, errors: str, block: Block, number: int) -> st
         text.encode("utf-8")
     except UnicodeEncodeError:
         if errors == "strict":
-            raise SourceError(f"{_line(block, number)}: half a character (a lone surrogate); --errors replace") from None
+            raise SourceError(
+                f"{_line(block, number)}: half a character (a lone surrogate); --errors replace"
+            ) from None
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 

@@ -8,16 +8,16 @@ documents, the tokenizer, `seq_len`, `overlap` and `rows_per_shard`, and on noth
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from suite import _core
 from suite.base.errors import SourceError, TokensError
-from suite.base.store import locked
+from suite.base.store import MANIFEST, locked
 from suite.data import shards, tokenizer
 from suite.data.formats import Block
 from suite.data.shards import Shard, Split, Tokens
@@ -36,10 +36,8 @@ class Encoded(NamedTuple):
     text_bytes: int
 
 
-class MapInOrder(Protocol):
-    """Applies a picklable function to items, anywhere, in any order; yields the results in the items' order."""
-
-    def __call__(self, function: Callable[[Block], Encoded], items: Iterable[Block]) -> Iterator[Encoded]: ...
+# Applies a picklable function to blocks, anywhere, in any order; yields the results in the blocks' order.
+MapInOrder = Callable[[Callable[[Block], Encoded], Sequence[Block]], Iterator[Encoded]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         if min(self.seq_len, self.overlap, self.rows_per_shard) < 0:
-            raise TokensError(f"seq_len {self.seq_len}, overlap {self.overlap}, rows per shard {self.rows_per_shard}: below 0")
+            raise TokensError(
+                f"seq_len {self.seq_len}, overlap {self.overlap}, rows per shard {self.rows_per_shard}: below 0"
+            )
         try:
             _core.plan([], self.seq_len, self.overlap, self.rows_per_shard)
         except (ValueError, OverflowError) as error:
@@ -145,7 +145,7 @@ def tokenize(
             dropped_tokens=dropped,
             shards=written,
         )
-        others = shards.read(out_dir).splits if (out_dir / shards.MANIFEST).is_file() else {}
+        others = shards.read(out_dir).splits if (out_dir / MANIFEST).is_file() else {}
         sealed = replace(fresh, splits={**others, name: entry})
         sealed.write()
         return sealed, True
@@ -153,7 +153,7 @@ def tokenize(
 
 def _already(fresh: Tokens, name: str, source: Source, fingerprint: str) -> Tokens | None:
     """The folder's manifest when the split is in it. Raises TokensError when the folder holds something else."""
-    if not (fresh.folder / shards.MANIFEST).is_file():
+    if not (fresh.folder / MANIFEST).is_file():
         return None
     there = shards.read(fresh.folder)
     mine, theirs = fresh.header(), there.header()

@@ -84,14 +84,16 @@ class Tokens:
 
     def split(self, name: str) -> Split:
         if name not in self.splits:
-            raise TokensError(f"{self.folder}: no split {name!r} in its manifest; it has {', '.join(self.splits) or 'none'}")
+            raise TokensError(
+                f"{self.folder}: no split {name!r} in its manifest; it has {', '.join(self.splits) or 'none'}"
+            )
         return self.splits[name]
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         if tokenizer.sha256 != self.tokenizer_sha256:
             raise TokensError(
                 f"{self.folder}: made with another tokenizer than {tokenizer.folder} (SHA-256 "
-                f"{self.tokenizer_sha256[:12]}, not {tokenizer.sha256[:12]}); name the tokenizer that made these tokens, "
+                f"{self.tokenizer_sha256[:12]}, not {tokenizer.sha256[:12]}); name the tokenizer that made them, "
                 "or tokenize again"
             )
 

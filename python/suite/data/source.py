@@ -32,7 +32,9 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 
-_SLICE = re.compile(r"(?P<name>\w+)(\[((?P<start>-?[\d_]+)(?P<start_pct>%)?)?:((?P<stop>-?[\d_]+)(?P<stop_pct>%)?)?\])?")
+_SLICE = re.compile(
+    r"(?P<name>\w+)(\[((?P<start>-?[\d_]+)(?P<start_pct>%)?)?:((?P<stop>-?[\d_]+)(?P<stop_pct>%)?)?\])?"
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ class Source:
             raise SourceError(f"{self.spec}: no {', '.join(formats.SUFFIXES)} files in this folder")
         kinds = {formats.SUFFIXES[path.suffix] for path in files}
         if len(kinds) > 1:
-            raise SourceError(f"{self.spec}: mixes {' and '.join(sorted(kinds))} files; name one file, or split the folder")
+            raise SourceError(
+                f"{self.spec}: mixes {' and '.join(sorted(kinds))} files; name one file, or split the folder"
+            )
         splits: dict[str, list[Path]] = {}
         for path in files:
             splits.setdefault(_split_of(path.relative_to(root)), []).append(path)
@@ -189,7 +193,9 @@ def _stories(spec: str) -> StoriesSpec | None:
 
 def _kind(path: Path) -> str:
     if path.suffix not in formats.SUFFIXES:
-        raise SourceError(f"{path}: a {path.suffix or 'nameless'} file; text is read from {', '.join(formats.SUFFIXES)}")
+        raise SourceError(
+            f"{path}: a {path.suffix or 'nameless'} file; text is read from {', '.join(formats.SUFFIXES)}"
+        )
     return formats.SUFFIXES[path.suffix]
 
 

@@ -94,9 +94,12 @@ def load(folder: Path) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{file}: not a tokenizer ({error})") from None
     names = _special_names(folder)
-    ids = {role: backend.token_to_id(name) for role, name in names.items()}
+    ids: dict[str, int] = {}
+    for role, name in names.items():
+        if (found := backend.token_to_id(name)) is not None:
+            ids[role] = found
     for role in ("bos", "eos"):
-        if ids.get(role) is None:
+        if role not in ids:
             raise TokenizerError(
                 f"{folder}: the tokenizer has no {role} token; rows begin with <bos> and documents end with <eos>, "
                 f'so set "{role}_token" in tokenizer_config.json to a token of its vocabulary'
@@ -148,8 +151,7 @@ def train(documents: Iterator[str], vocab_size: int, *, progress: bool = False) 
     backend.train_from_iterator(seen, trainer)
     if not seen.characters:
         raise TokenizerError("the corpus has no text to train a tokenizer on")
-    ids = [backend.token_to_id(token) for token in SPECIAL_TOKENS]
-    return Tokenizer(backend, SpecialIds(*ids), None)
+    return Tokenizer(backend, SpecialIds(0, 1, 2), None)  # the trainer numbers the special tokens first
 
 
 class _Counted:

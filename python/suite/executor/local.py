@@ -104,7 +104,9 @@ def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int,
 def _first_result(ranks: list[Any], outbox: Any) -> Any:
     results: dict[int, Any] = {}
     while len(results) < len(ranks):
-        multiprocessing.connection.wait([outbox._reader, *(process.sentinel for process in ranks if process.is_alive())])
+        multiprocessing.connection.wait(
+            [outbox._reader, *(process.sentinel for process in ranks if process.is_alive())]
+        )
         while not outbox.empty():
             rank, result, error = outbox.get()
             if error is not None:

@@ -42,7 +42,9 @@ class LlamaConfig(Section):
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         if self.head_dim % 2:
-            raise ValueError(f"hidden_size / num_attention_heads is {self.head_dim}; RoPE turns pairs, so it must be even")
+            raise ValueError(
+                f"hidden_size / num_attention_heads is {self.head_dim}; RoPE turns pairs, so it must be even"
+            )
         if self.num_attention_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "

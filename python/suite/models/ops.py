@@ -256,7 +256,9 @@ def _backward_scan(ctx, out_grad_BTD, _):
 
 
 _selective_scan = _operator("selective_scan", _selective_scan_rust, _scan_outputs)
-_selective_scan_backward = _operator("selective_scan_backward", _selective_scan_rust_backward, lambda inputs, states, out_grad: _like(inputs))
+_selective_scan_backward = _operator(
+    "selective_scan_backward", _selective_scan_rust_backward, lambda inputs, states, out_grad: _like(inputs)
+)
 torch.library.register_autograd("suite::selective_scan", _backward_scan, setup_context=_keep_scan)
 
 
@@ -268,8 +270,9 @@ def _conv_silu_rust(x_BTD: Tensor, weight_DK: Tensor, bias_D: Tensor) -> Tensor:
 
 def _conv_silu_rust_backward(inputs: list[Tensor], out_grad_BTD: Tensor) -> list[Tensor]:
     grads = _like(inputs)
-    arrays, grad_arrays = [_rows(tensor) for tensor in inputs], [grad.numpy() for grad in grads]
-    _core.conv_silu_backward(*arrays, _rows(out_grad_BTD), grad_arrays, torch.get_num_threads())
+    x, weight, bias = (_rows(tensor) for tensor in inputs)
+    grad_arrays = [grad.numpy() for grad in grads]
+    _core.conv_silu_backward(x, weight, bias, _rows(out_grad_BTD), grad_arrays, torch.get_num_threads())
     return grads
 
 

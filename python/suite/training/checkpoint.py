@@ -28,7 +28,9 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def save_checkpoint(run: Path, step: int, model: Model, tokenizer: Tokenizer, seq_len: int, about: dict[str, Any]) -> None:
+def save_checkpoint(
+    run: Path, step: int, model: Model, tokenizer: Tokenizer, seq_len: int, about: dict[str, Any]
+) -> None:
     """Writes and seals step-<step>; one that is sealed already is the same bits and stays."""
     folder = folder_of(run, step)
     if is_sealed(folder):
@@ -65,6 +67,8 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
     try:
         optim.load_state(model, optimizer, load_file(folder / "optimizer.safetensors"))
     except KeyError as error:
-        raise SealError(f"{folder}: no optimizer state for {error}; remove the folder to go on from an older one") from None
+        raise SealError(
+            f"{folder}: no optimizer state for {error}; remove the folder to go on from an older one"
+        ) from None
     torch.set_rng_state(load_file(folder / "random.safetensors")["torch"])
     return int(read_json(folder / "state.json")["step"])

@@ -65,7 +65,9 @@ def loss(model: Model, held_out: HeldOut, world: World) -> float:
         for i, row in enumerate(rows):
             ids_BT[i, : len(row)] = torch.from_numpy(row.astype(np.int64))
         lengths = torch.tensor([len(row) - 1 for row in rows])
-        real_BT = torch.arange(width - 1)[None] < lengths[:, None]  # padding is on the right: it changes nothing before it
+        real_BT = (
+            torch.arange(width - 1)[None] < lengths[:, None]
+        )  # padding is on the right: it changes nothing before it
         total += token_nats(model, ids_BT.to(world.device)).cpu()[real_BT].double().sum()
     model.train()
     total = total.to(world.device)

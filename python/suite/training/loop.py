@@ -70,7 +70,11 @@ def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: 
         for name in (METRICS, SAMPLES):
             truncate(config.folder / name, start if start else -1)
         tracker = Tracker(
-            config.folder, config.tracker.type, config.tracker.project, config.name, json.loads(config.model_dump_json())
+            config.folder,
+            config.tracker.type,
+            config.tracker.project,
+            config.name,
+            json.loads(config.model_dump_json()),
         )
 
     def log(at: int, values: dict[str, Any]) -> None:
@@ -106,7 +110,7 @@ def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: 
         model.train()
 
     def keep(at: int) -> None:
-        """The checkpoint of this step: its loss and samples first, its seal last, because the last seal ends the run."""
+        """This step's checkpoint: loss and samples first; its seal last, because the last seal ends the run."""
         loss = evaluate(at)
         if world.is_first:
             write_samples(at)
@@ -135,8 +139,8 @@ def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: 
         loss, grad_norm = float(nats) / global_targets, float(norm)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise DivergedError(
-                f"{config.folder}: step {k + 1}: loss {loss}, gradient norm {grad_norm}: not finite; the weights before "
-                "this step are kept. A lower optimizer.learning_rate or a longer schedule.warmup_steps may help"
+                f"{config.folder}: step {k + 1}: loss {loss}, gradient norm {grad_norm}: not finite; the weights "
+                "before this step are kept. A lower optimizer.learning_rate or a longer schedule.warmup_steps may help"
             )
         optimizer.step()
         now = time.monotonic()

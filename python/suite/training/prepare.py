@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from suite.base.errors import ConfigError, TokensError
-from suite.base.store import locked
+from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
 from suite.data.pack import MapInOrder, Shape
 from suite.data.shards import Tokens
@@ -27,7 +27,7 @@ def ensure(config: RunConfig, map_in_order: MapInOrder, say: Say) -> None:
     """Makes what the run needs and is not there. Raises ConfigError when it is absent and there is no source."""
     data = config.data
     folder = config.path(data.tokens)
-    sealed = shards.read(folder) if (folder / shards.MANIFEST).is_file() else None
+    sealed = shards.read(folder) if (folder / MANIFEST).is_file() else None
     names = {"train": data.split, "validation": data.validation_split}
     missing = [name for name in names if sealed is None or name not in sealed.splits]
     if not missing:
@@ -66,5 +66,7 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
         )
     for name in ("train", "validation"):
         if not tokens.split(name).rows:
-            raise TokensError(f"{tokens.folder}: split {name!r} has no whole row of {tokens.seq_len} tokens; it needs more text")
+            raise TokensError(
+                f"{tokens.folder}: split {name!r} has no whole row of {tokens.seq_len} tokens; it needs more text"
+            )
     return tokens, encoder

@@ -25,7 +25,6 @@ ENVIRONMENT = "environment.json"
 SAMPLES = "samples.jsonl"
 
 
-
 def folder_of(run: Path, step: int) -> Path:
     return run / f"step-{step:08d}"
 

@@ -1,0 +1,51 @@
+"""metrics.jsonl is the truth; W&B is a copy, and its failure a warning."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from conftest import run_suite
+from suite.base.tracker import METRICS, Tracker, read_records, truncate
+
+
+def test_records_survive_a_cut_last_line_and_truncate(tmp_path):
+    path = tmp_path / METRICS
+    path.write_text('{"step": 1}\n{"step": 2, "a": 1}\n{"step": 3}\n{"st')
+    assert read_records(path) == [{"step": 1}, {"step": 2, "a": 1}, {"step": 3}]
+    truncate(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2, "a": 1}\n'
+
+
+def test_wandb_offline_records_every_step_under_one_run(tiny_root: Path):
+    arguments = ["tracker.type=wandb", "tracker.project=tests", "name=tracked", "budget.steps=3"]
+    run_suite(
+        "train",
+        tiny_root / "llama.toml",
+        f"root={tiny_root}",
+        *arguments,
+        env={**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"},
+    )
+    run = tiny_root / "runs" / "tracked"
+    [offline] = run.glob("wandb/offline-run-*")
+    run_id = json.loads((run / "wandb.json").read_text())["id"]
+    assert offline.name.endswith(run_id)
+    written = b"".join(path.read_bytes() for path in offline.rglob("*.wandb"))
+    assert b"train/loss" in written and b"validation/loss" in written
+    steps = [record["step"] for record in read_records(run / METRICS) if "train/loss" in record]
+    assert steps == [1, 2, 3]
+
+
+def test_a_tracker_that_fails_is_a_warning(tmp_path, monkeypatch, capsys):
+    import wandb
+
+    def no_server(**options):
+        raise OSError("no route to W&B")
+
+    monkeypatch.setattr(wandb, "init", no_server)
+    tracker = Tracker(tmp_path, "wandb", "project", "run", {})
+    tracker.log(1, {"train/loss": 2.0})
+    tracker.close()
+    assert read_records(tmp_path / METRICS) == [{"step": 1, "train/loss": 2.0}]
+    assert capsys.readouterr().err.count("warning: W&B is off for this run (no route to W&B)") == 1
