@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from conftest import run_suite
+from conftest import call
 from suite.base.tracker import METRICS, Tracker, read_records, truncate
 
 
@@ -20,13 +19,7 @@ def test_records_survive_a_cut_last_line_and_truncate(tmp_path):
 
 def test_wandb_offline_records_every_step_under_one_run(tiny_root: Path):
     arguments = ["tracker.type=wandb", "tracker.project=tests", "name=tracked", "budget.steps=3"]
-    run_suite(
-        "train",
-        tiny_root / "llama.toml",
-        f"root={tiny_root}",
-        *arguments,
-        env={**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"},
-    )
+    call("train", tiny_root / "llama.toml", f"root={tiny_root}", *arguments)  # conftest says WANDB_MODE=offline
     run = tiny_root / "runs" / "tracked"
     [offline] = run.glob("wandb/offline-run-*")
     run_id = json.loads((run / "wandb.json").read_text())["id"]

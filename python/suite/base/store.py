@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from suite.base.errors import SealError
 
@@ -117,3 +117,17 @@ def locked(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def hold(folder: Path) -> IO[str]:
+    """Takes the folder for as long as the returned file is open. Raises SealError when another process has it."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SealError(f"{folder}: another process is at work on it; wait for it, or end it") from None
+    return file

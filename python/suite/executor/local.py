@@ -57,6 +57,7 @@ def map_in_order(workers: int) -> Callable[[Callable[[Any], Any], Iterable[Any]]
 
 def _one_thread_each() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
 
 
 def _ordered(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:

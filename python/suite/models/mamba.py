@@ -39,15 +39,14 @@ class Mixer(nn.Module):
         self.out_proj = nn.Linear(channels, config.hidden_size, bias=config.use_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        u_BTI, z_BTI = self.in_proj(x_BTD).chunk(2, -1)
+        exact = self.A_log.dtype  # products may run in bfloat16; the recurrence and what feeds it do not
+        u_BTI, z_BTI = self.in_proj(x_BTD).to(exact).chunk(2, -1)
         bias_I = self.conv1d.bias if self.conv1d.bias is not None else u_BTI.new_zeros(u_BTI.shape[-1])
         u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], bias_I)
-        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).split(self.sizes, -1)
-        delta_BTI = dt_BTR @ self.dt_proj.weight.T  # its bias goes into the softplus, inside the scan
-        A_IN = -torch.exp(self.A_log.float())
-        y_BTI = ops.selective_scan(
-            u_BTI, delta_BTI, A_IN, B_BTN, C_BTN, self.D.float(), z_BTI, self.dt_proj.bias.float()
-        )
+        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).to(exact).split(self.sizes, -1)
+        delta_BTI = (dt_BTR @ self.dt_proj.weight.T).to(exact)  # its bias goes into the softplus, inside the scan
+        A_IN = -torch.exp(self.A_log)
+        y_BTI = ops.selective_scan(u_BTI, delta_BTI, A_IN, B_BTN, C_BTN, self.D, z_BTI, self.dt_proj.bias)
         return self.out_proj(y_BTI.to(x_BTD.dtype))
 
 

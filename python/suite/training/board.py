@@ -118,8 +118,8 @@ def print_summary(runs: Sequence[RunConfig]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "parameters", "step", "tokens", "loss", "floor", "above", "folder"):
-        table.add_column(name, justify="left" if name in ("run", "folder") else "right", no_wrap=True)
+    for name in ("run", "parameters", "step", "tokens", "loss", "floor", "above"):
+        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     texts = []
     for config in runs:
         now = latest(config)
@@ -137,11 +137,10 @@ def print_summary(runs: Sequence[RunConfig]) -> None:
             f"{now['validation/loss']:.3f}",
             "" if floor is None else f"{floor:.3f}",
             _above(now).strip(),
-            str(run.folder_of(config.folder, steps[-1])),
         )
         if now["sample"]:
-            texts.append((config.name, now["sample"]))
+            texts.append((config.folder, now["sample"]))
     console.print(table)
-    for name, text in texts:
-        console.print(f"\n[bold]{name}[/bold]")
+    for folder, text in texts:
+        console.print(f"\n[bold]{folder}[/bold]", soft_wrap=True)
         console.print(text, markup=False)

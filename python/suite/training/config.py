@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -156,13 +156,6 @@ class RunConfig(Section):
     @property
     def folder(self) -> Path:
         return self.path(f"runs/{self.name}")
-
-
-def identity(table: dict[str, Any]) -> dict[str, Any]:
-    """What makes a run this run: its config, flat, without the operational keys."""
-    from suite.base.config import flatten
-
-    return {key: value for key, value in flatten(table).items() if not key.startswith(OPERATIONAL)}
 
 
 class SuiteSection(Section):

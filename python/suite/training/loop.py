@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from suite.base.errors import DivergedError
+from suite.base.store import hold
 from suite.base.tracker import METRICS, Tracker, truncate
 from suite.base.world import World, use_threads
 from suite.data.batches import batch_rows
@@ -41,8 +43,14 @@ class Result:
 def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: None) -> Result:
     """Trains, or goes on training, the run of a settled config (training/run.py). Every rank calls it.
 
-    Raises DivergedError at the first step whose loss or gradient is not finite; the weights before it are kept.
+    Raises SealError when another process trains this run, and DivergedError at the first step whose loss or gradient
+    is not finite; the weights before it are kept.
     """
+    with hold(config.folder) if world.is_first else nullcontext():
+        return _train(config, world, on_record)
+
+
+def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
     assert config.threads is not None and config.batch.micro_sequences is not None, "the config must be settled"
     use_threads(config.threads)
     torch.use_deterministic_algorithms(config.precision.deterministic)
@@ -50,7 +58,7 @@ def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: 
 
     tokens, tokenizer = prepare.opened(config)
     if world.is_first:
-        run.begin(config, run.tokens_fingerprint(tokens))
+        run.begin(config, tokens)
     world.barrier()
     rows = tokens.rows("train")
     held_out = estimate.HeldOut.of(tokens, "validation", config.eval.rows, tokenizer)

@@ -16,7 +16,7 @@ import tomli
 
 from suite.base.config import flatten, to_toml, validate
 from suite.base.errors import IdentityError
-from suite.base.store import is_sealed, open_sealed, write_atomically, write_json
+from suite.base.store import is_sealed, open_sealed, read_json, write_atomically, write_json
 from suite.data import shards
 from suite.training.config import OPERATIONAL, RunConfig
 
@@ -41,6 +41,11 @@ def manifest_of(run: Path, step: int) -> dict[str, Any]:
 def stored_config(folder: Path) -> dict[str, Any] | None:
     path = folder / CONFIG
     return tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def stored_environment(folder: Path) -> dict[str, Any] | None:
+    path = folder / ENVIRONMENT
+    return read_json(path) if path.is_file() else None
 
 
 def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
@@ -76,23 +81,18 @@ def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     return validate(RunConfig, table)
 
 
-def check_tokens_unchanged(config: RunConfig, train_fingerprint: str) -> None:
-    """A run goes on with the tokens it began with, or not at all."""
-    path = config.folder / ENVIRONMENT
-    began = json.loads(path.read_text(encoding="utf-8")).get("tokens") if path.is_file() else None
-    if began not in (None, train_fingerprint):
-        raise IdentityError(
-            f"{config.folder}: began with other tokens than {config.path(config.data.tokens)} holds now; "
-            "give this run another name="
-        )
-
-
-def begin(config: RunConfig, train_fingerprint: str) -> None:
-    """Makes the folder with its config and environment, or checks that it goes on as it began."""
+def begin(config: RunConfig, tokens: shards.Tokens) -> None:
+    """Makes the folder with its config and environment. Raises IdentityError when it began with other tokens."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    check_tokens_unchanged(config, train_fingerprint)
-    if not (config.folder / ENVIRONMENT).is_file():
-        write_json(config.folder / ENVIRONMENT, {**environment(config), "tokens": train_fingerprint})
+    fingerprint = tokens_fingerprint(tokens)
+    began = stored_environment(config.folder)
+    if began is None:
+        facts = {**environment(config), "tokens": fingerprint, "total_steps": total_steps(config, tokens)}
+        write_json(config.folder / ENVIRONMENT, facts)
+    elif began["tokens"] != fingerprint:
+        raise IdentityError(
+            f"{config.folder}: began with other tokens than {tokens.folder} holds now; give this run another name="
+        )
     write_atomically(config.folder / CONFIG, to_toml(config))
 
 
@@ -110,15 +110,11 @@ def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
 
 def finished_step(config: RunConfig) -> int | None:
     """The last step when the run is finished. Damage to its last checkpoint is an error, not a reason to go on."""
-    folder = config.path(config.data.tokens)
-    if not is_sealed(folder):
+    began = stored_environment(config.folder)
+    if began is None or not is_sealed(folder_of(config.folder, began["total_steps"])):
         return None
-    last = total_steps(config, shards.read(folder))
-    final = folder_of(config.folder, last)
-    if not is_sealed(final):
-        return None
-    open_sealed(final, "checkpoint", verify=False)
-    return last
+    manifest_of(config.folder, began["total_steps"])
+    return began["total_steps"]
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What the documents say is so: every config key is described, every path and command of the README exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import run_suite
+from suite.__main__ import VERBS
+from suite.base.config import _unwrapped
+from suite.training.config import RunConfig, SuiteSection, load_run
+from suite.training.suite import load_suite
+
+HOME = Path(__file__).parents[1]
+README = (HOME / "README.md").read_text()
+
+
+def keys(section) -> set[str]:
+    found = set(section.model_fields)
+    for field in section.model_fields.values():
+        for inner in _unwrapped(field.annotation):
+            found |= keys(inner)
+    return found
+
+
+def test_every_config_key_is_described():
+    text = (HOME / "docs" / "config.md").read_text()
+    described = set(re.findall(r"`\[?([a-z0-9_]+)\]?`", text)) | {"type"}
+    assert not (keys(RunConfig) | keys(SuiteSection)) - described
+
+
+def test_the_readme_names_paths_that_exist():
+    named = set(re.findall(r"(?:tests|rust|bench|python|docs|configs)/[\w/.-]+\.\w+", README))
+    assert named and not [path for path in named if not (HOME / path).exists()]
+
+
+@pytest.mark.parametrize("path", sorted((HOME / "configs").glob("*.toml")), ids=lambda path: path.name)
+def test_every_shipped_config_is_valid(path):
+    if "[suite]" in path.read_text():
+        _, members = load_suite(path, [])
+        assert len(members) >= 4 and {member.model.type for member in members} == {"llama", "mamba"}
+    else:
+        assert load_run([path], []).name == path.stem
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb):
+    assert "Usage: suite" in run_suite(verb, "--help").stdout
+    assert verb in run_suite().stdout
+
+
+def test_a_verb_may_be_written_either_way():
+    assert run_suite("train_tokenizer", "--help").stdout == run_suite("train-tokenizer", "--help").stdout
+    done = run_suite("trian", check=False)
+    assert done.returncode == 2 and "no verb 'trian'" in done.stderr
