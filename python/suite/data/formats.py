@@ -6,6 +6,7 @@ A block names a file and a range in it: rows of one row group, or bytes that beg
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,12 @@ def read(block: Block, feature: str, separator: str | None, errors: str) -> list
             return _read_txt(block, feature, separator, errors)
 
 
-def _decoded(data: bytes, errors: str, where: str) -> str:
+def _decoded(data: bytes, errors: str, where: Callable[[], str]) -> str:
     try:
         return data.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"{where}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it"
+            f"{where()}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it"
         ) from None
 
 
@@ -131,7 +132,7 @@ def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
         row = first + column.is_null().to_pylist().index(True)
         raise SourceError(f"{block.where}: row {row}: column {feature!r} is null; remove the row or give it a text")
     values = column.cast(pyarrow.large_binary()).to_pylist()
-    return [_decoded(value, errors, f"{block.where}: row {first + i}") for i, value in enumerate(values)]
+    return [_decoded(value, errors, lambda i=i: f"{block.where}: row {first + i}") for i, value in enumerate(values)]
 
 
 # ── jsonl ──
@@ -174,7 +175,7 @@ def _read_jsonl(block: Block, feature: str, errors: str) -> list[str]:
         if not line.strip():
             continue
         try:
-            record = json.loads(_decoded(line, errors, _line(block, number)))
+            record = json.loads(_decoded(line, errors, lambda number=number: _line(block, number)))
         except json.JSONDecodeError as error:
             raise SourceError(f"{_line(block, number)}: not valid JSON ({error.msg}, column {error.colno})") from None
         if not isinstance(record, dict) or feature not in record:
@@ -254,4 +255,4 @@ def _read_txt(block: Block, feature: str, separator: str | None, errors: str) ->
         file.seek(block.start)
         data = file.read(block.stop - block.start)
     parts = data.split(separator.encode()) if separator else [data]
-    return [_decoded(part, errors, block.where) for part in parts]
+    return [_decoded(part, errors, lambda: block.where) for part in parts]
