@@ -45,7 +45,7 @@ def with_datasets(text: Path, tokenizer_dir: Path, out: Path) -> None:
 
 def with_suite(text: Path, tokenizer_dir: Path, out: Path) -> None:
     encoder = tokenizer.load(tokenizer_dir)
-    pack.tokenize(Source(str(text)), encoder, out, pack.Shape(SEQ_LEN), map, name="train")
+    pack.tokenize(Source(str(text)), encoder, out, pack.Shape(SEQ_LEN), pack.one_pass(map), name="train")
 
 
 def seconds_of(call, *arguments) -> float:

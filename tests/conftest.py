@@ -141,6 +141,7 @@ num_key_value_heads = 2
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with configs llama.toml and mamba.toml of tiny runs, and the tokens that both read."""
+    from suite.data.pack import one_pass
     from suite.executor.local import map_in_order
     from suite.training import prepare
     from suite.training.config import load_run
@@ -150,7 +151,7 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = f'name = "{name}"\n' + TINY.replace("[data]", f"[model]\n{model}[data]")
         (root / f"{name}.toml").write_text(text)
     config = load_run([root / "llama.toml"], [f"root={root}"])
-    prepare.ensure(config, map_in_order(1), lambda line: None)
+    prepare.ensure(config, one_pass(map_in_order(1)), lambda line: None)
     return root
 
 

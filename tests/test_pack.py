@@ -19,6 +19,7 @@ from suite.base.errors import SourceError, TokensError
 from suite.data import pack, shards, tokenizer
 from suite.data.pack import Encoded, Shape
 from suite.data.source import Source
+from suite.data.spill import two_passes
 from suite.executor.local import map_in_order
 
 BOS, EOS = 0, 1
@@ -127,10 +128,12 @@ def shuffled_arrival(function, items):
     return (results[number] for number in range(len(items)))
 
 
-def tokenized(corpus: Path, tokenizer_dir: Path, folder: Path, map_in_order, **options) -> shards.Tokens:
+def tokenized(
+    corpus: Path, tokenizer_dir: Path, folder: Path, map_in_order, way=pack.one_pass, **options
+) -> shards.Tokens:
     shape = Shape(16, rows_per_shard=150)
     tokens, _ = pack.tokenize(
-        Source(str(corpus)), tokenizer.load(tokenizer_dir), folder, shape, map_in_order, name="train", **options
+        Source(str(corpus)), tokenizer.load(tokenizer_dir), folder, shape, way(map_in_order), name="train", **options
     )
     return tokens
 
@@ -147,6 +150,23 @@ def test_shards_do_not_depend_on_how_work_was_split(corpus, tokenizer_dir, tmp_p
 def test_shards_do_not_depend_on_the_order_of_arrival(corpus, tokenizer_dir, tmp_path):
     tokens = tokenized(corpus, tokenizer_dir, tmp_path, shuffled_arrival, block_bytes=700)
     assert [(shard.name, shard.rows, shard.sha256[:16]) for shard in tokens.split("train").shards] == PINNED
+
+
+def shuffled_results(function, items):
+    """Results as they come on a cluster: in any order, and one task done twice."""
+    results = [function(item) for item in [*items, items[0]]]
+    random.Random(5).shuffle(results)
+    return iter(results)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 997, 10**9])
+@pytest.mark.parametrize("anywhere", [map, shuffled_results, map_in_order(2)], ids=["map", "shuffled", "processes"])
+def test_two_passes_give_the_same_shards(corpus, tokenizer_dir, tmp_path, anywhere, block_bytes):
+    tokens = tokenized(corpus, tokenizer_dir, tmp_path, anywhere, two_passes, block_bytes=block_bytes)
+    assert [(shard.name, shard.rows, shard.sha256[:16]) for shard in tokens.split("train").shards] == PINNED
+    assert not list(tmp_path.glob(".spill*"))
+    one = tokenized(corpus, tokenizer_dir, tmp_path / "one", map)
+    assert one.split("train") == tokens.split("train")
 
 
 def test_tokenized_documents_are_the_definition(corpus, tokenizer_dir, tmp_path):
@@ -187,7 +207,12 @@ def test_a_second_run_finds_the_split_there(corpus, tokenizer_dir, tmp_path):
     first = tokenized(corpus, tokenizer_dir, tmp_path, map)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
     again, written = pack.tokenize(
-        Source(str(corpus)), tokenizer.load(tokenizer_dir), tmp_path, Shape(16, rows_per_shard=150), map, name="train"
+        Source(str(corpus)),
+        tokenizer.load(tokenizer_dir),
+        tmp_path,
+        Shape(16, rows_per_shard=150),
+        pack.one_pass(map),
+        name="train",
     )
     assert (again, written) == (first, False)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == before
@@ -198,8 +223,10 @@ def test_the_same_name_from_other_text_is_refused(corpus, tokenizer_dir, tmp_pat
     other = Source(str(corpus), split="train[:50%]")
     shape = Shape(16, rows_per_shard=150)
     with pytest.raises(TokensError, match="--as NAME"):
-        pack.tokenize(other, tokenizer.load(tokenizer_dir), tmp_path, shape, map, name="train")
-    tokens, written = pack.tokenize(other, tokenizer.load(tokenizer_dir), tmp_path, shape, map, name="half")
+        pack.tokenize(other, tokenizer.load(tokenizer_dir), tmp_path, shape, pack.one_pass(map), name="train")
+    tokens, written = pack.tokenize(
+        other, tokenizer.load(tokenizer_dir), tmp_path, shape, pack.one_pass(map), name="half"
+    )
     assert written and set(tokens.splits) == {"train", "half"}
 
 
@@ -222,7 +249,7 @@ def test_a_corpus_shorter_than_one_row_gives_no_rows(tokenizer_dir, tmp_path):
         tokenizer.load(tokenizer_dir),
         tmp_path / "t",
         Shape(512),
-        map,
+        pack.one_pass(map),
         name="train",
     )
     entry = tokens.split("train")

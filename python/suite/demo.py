@@ -19,6 +19,7 @@ def main(
 ) -> None:
     """Train a demo suite: tokenizer, tokens, Llama and Mamba models of two sizes, a story from each."""
     from suite.base.errors import SuiteError
+    from suite.data.pack import one_pass
     from suite.executor import local
     from suite.training import board, prepare, run
     from suite.training.suite import load_suite
@@ -29,7 +30,7 @@ def main(
     left = [member for member in settled if run.finished_step(member) is None]
     if left:
         for member in left:
-            prepare.ensure(member, local.map_in_order(cores), lambda line: print(line, flush=True))
+            prepare.ensure(member, one_pass(local.map_in_order(cores)), lambda line: print(line, flush=True))
         with board.Board(left) as shown:
             outcomes = local.side_by_side(board.train_alone, left, section.processes, shown.refresh)
     else:

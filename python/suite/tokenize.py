@@ -45,15 +45,15 @@ def main(
     started = time.monotonic()
     with bar(f"tokenizing {name}", "MB") as advance:
 
-        def on_block(encoded: pack.Encoded) -> None:
-            advance(encoded.text_bytes / 1e6, f"{len(encoded.ids) / 1e6:.1f}M tokens in the last block")
+        def on_block(text_bytes: int, num_tokens: int) -> None:
+            advance(text_bytes / 1e6, f"{num_tokens / 1e6:.1f}M tokens in the last block")
 
         tokens, written = pack.tokenize(
             source,
             tokenizers.load(tokenizer),
             out_dir,
             pack.Shape(seq_len, overlap, chunk_size),
-            map_in_order(workers or num_cpus()),
+            pack.one_pass(map_in_order(workers or num_cpus())),
             name=name,
             batch_size=batch_size,
             block_bytes=block_bytes,

@@ -18,6 +18,7 @@ def main(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the last line")] = False,
 ) -> None:
     """Train a model from TOML. The same command again goes on where it stopped, or says that it is finished."""
+    from suite.data.pack import one_pass
     from suite.executor import local
     from suite.training import prepare, run
     from suite.training.config import load_run
@@ -33,7 +34,7 @@ def main(
     from suite.training.progress import Progress
 
     with Progress(settled, quiet) as progress:
-        prepare.ensure(settled, local.map_in_order(local.num_cpus()), progress.say)
+        prepare.ensure(settled, one_pass(local.map_in_order(local.num_cpus())), progress.say)
         result = local.launch(progress.trainer(), settled, settled.num_workers, settled.device)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"
     print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")

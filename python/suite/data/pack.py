@@ -1,8 +1,10 @@
 """Text to token shards: blocks are encoded by anyone in any order, and packed in the order of their numbers.
 
-On one machine this is a single pass: an ordered, bounded queue of encoded blocks feeds one packer in Rust, nothing
-is spilled, and memory holds a few blocks and one row group whatever the input's size. The shards depend on the
-documents, the tokenizer, `seq_len`, `overlap` and `rows_per_shard`, and on nothing else.
+Two ways of working, the same bytes. In one pass, on one machine: an ordered, bounded queue of encoded blocks feeds one
+packer in Rust, nothing is spilled, and memory holds a few blocks and one row group whatever the input's size. In two
+passes, on a cluster: blocks spill their ids and report counts, the plan turns counts into spans, and every shard is
+cut from its span by whoever gets it. The shards depend on the documents, the tokenizer, `seq_len`, `overlap` and
+`rows_per_shard`, and on nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +38,10 @@ class Encoded(NamedTuple):
     text_bytes: int
 
 
-# Applies a picklable function to blocks, anywhere, in any order; yields the results in the blocks' order.
-MapInOrder = Callable[[Callable[[Block], Encoded], Sequence[Block]], Iterator[Encoded]]
+# Applies a picklable function to items, anywhere, in any order. The first yields the results in the items' order,
+# the second as they come.
+MapInOrder = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+MapAnywhere = MapInOrder
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,79 @@ class Shape:
             raise TokensError(str(error)) from None
 
 
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to encode a block or cut a shard, wherever it runs. Small: it is sent with every task."""
+
+    source: Source
+    tokenizer: Path
+    tokenizer_sha256: str
+    vocab_size: int
+    bos: int
+    out_dir: Path
+    name: str
+    shape: Shape
+    batch_size: int
+
+    def packer(self, first_shard: int = 0) -> _core.Packer:
+        return _core.Packer(
+            self.out_dir,
+            self.name,
+            bos=self.bos,
+            vocab_size=self.vocab_size,
+            seq_len=self.shape.seq_len,
+            overlap=self.shape.overlap,
+            rows_per_shard=self.shape.rows_per_shard,
+            first_shard=first_shard,
+        )
+
+
+class Written(NamedTuple):
+    """What a way of working leaves behind: the shards in order, and totals."""
+
+    shards: list[tuple[str, int, int, str]]
+    tokens: int
+    documents: int
+    text_bytes: int
+
+
+Work = Callable[[Job, list[Block], Callable[[int, int], None]], Written]
+
+
 @functools.lru_cache(maxsize=1)
-def _loaded(folder: Path) -> Tokenizer:
-    return tokenizer.load(folder)  # once per worker process
+def _loaded(folder: Path, sha256: str) -> Tokenizer:
+    """Once per worker process. Another machine may see another folder under the same name: the hash says so."""
+    encoder = tokenizer.load(folder)
+    if encoder.sha256 != sha256:
+        raise TokensError(f"{folder}: a worker finds another tokenizer there than the job began with")
+    return encoder
 
 
-def encode_block(block: Block, *, source: Source, folder: Path, batch_size: int) -> Encoded:
+def encode_block(block: Block, *, job: Job) -> Encoded:
     """Reads and encodes one block; runs in any process."""
-    documents = source.read(block)
-    encoder = _loaded(folder)
-    pieces = [encoder.stream(documents[i : i + batch_size]) for i in range(0, len(documents), batch_size)]
+    documents = job.source.read(block)
+    encoder = _loaded(job.tokenizer, job.tokenizer_sha256)
+    size = job.batch_size
+    pieces = [encoder.stream(documents[i : i + size]) for i in range(0, len(documents), size)]
     ids = np.concatenate(pieces) if pieces else np.empty(0, encoder.dtype)
     return Encoded(ids, len(documents), sum(len(document.encode()) for document in documents))
+
+
+def one_pass(map_in_order: MapInOrder) -> Work:
+    """For one machine: blocks stream through one packer."""
+
+    def work(job: Job, blocks: list[Block], on_block: Callable[[int, int], None]) -> Written:
+        packer = job.packer()
+        documents = text_bytes = 0
+        for encoded in map_in_order(functools.partial(encode_block, job=job), blocks):
+            packer.push(encoded.ids)
+            documents += encoded.documents
+            text_bytes += encoded.text_bytes
+            on_block(encoded.text_bytes, len(encoded.ids))
+        infos, tokens = packer.finish()
+        return Written(infos, tokens, documents, text_bytes)
+
+    return work
 
 
 def tokenize(
@@ -78,12 +143,12 @@ def tokenize(
     encoder: Tokenizer,
     out_dir: Path,
     shape: Shape,
-    map_in_order: MapInOrder,
+    work: Work,
     *,
     name: str,
     batch_size: int = DEFAULT_BATCH_SIZE,
     block_bytes: int = DEFAULT_BLOCK_BYTES,
-    on_block: Callable[[Encoded], None] = lambda encoded: None,
+    on_block: Callable[[int, int], None] = lambda text_bytes, tokens: None,
 ) -> tuple[Tokens, bool]:
     """Writes split `name` into `out_dir`. Returns the folder's manifest, and False when the split was there already.
 
@@ -104,46 +169,41 @@ def tokenize(
         rows_per_shard=shape.rows_per_shard,
         splits={},
     )
+    job = Job(
+        source=source,
+        tokenizer=encoder.folder,
+        tokenizer_sha256=encoder.sha256,
+        vocab_size=encoder.vocab_size,
+        bos=encoder.special.bos,
+        out_dir=out_dir,
+        name=name,
+        shape=shape,
+        batch_size=batch_size,
+    )
     fingerprint = source.fingerprint()
     with locked(out_dir):
         if there := _already(fresh, name, source, fingerprint):
             return there, False
-        packer = _core.Packer(
-            out_dir,
-            name,
-            bos=encoder.special.bos,
-            vocab_size=encoder.vocab_size,
-            seq_len=shape.seq_len,
-            overlap=shape.overlap,
-            rows_per_shard=shape.rows_per_shard,
-        )
-        documents = text_bytes = 0
-        work = functools.partial(encode_block, source=source, folder=encoder.folder, batch_size=batch_size)
-        for encoded in map_in_order(work, blocks):
-            packer.push(encoded.ids)
-            documents += encoded.documents
-            text_bytes += encoded.text_bytes
-            on_block(encoded)
-        if not text_bytes:
+        written = work(job, blocks, on_block)
+        if not written.text_bytes:
             raise SourceError(f"{source.spec}: split {source.split!r} has no text")
-        infos, tokens = packer.finish()
-        written = tuple(Shard(*info) for info in infos)
-        rows, dropped, spans = _core.plan([tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
-        assert [shard.rows for shard in written] == [span[1] for span in spans], "the packer and the plan disagree"
+        rows, dropped, spans = _core.plan([written.tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
+        made = tuple(Shard(*info) for info in written.shards)
+        assert [shard.rows for shard in made] == [span[1] for span in spans], "the packer and the plan disagree"
         for stale in out_dir.glob(f"{name}-?????.parquet*"):
-            if stale.name not in {shard.name for shard in written}:
+            if stale.name not in {shard.name for shard in made}:
                 stale.unlink()  # left by a job that died in an earlier attempt at this split
         encoder.copy_to(out_dir / "tokenizer")
         entry = Split(
             source=source.identity(),
             slice=source.split,
             fingerprint=fingerprint,
-            documents=documents,
-            text_bytes=text_bytes,
-            tokens=tokens,
+            documents=written.documents,
+            text_bytes=written.text_bytes,
+            tokens=written.tokens,
             rows=rows,
             dropped_tokens=dropped,
-            shards=written,
+            shards=made,
         )
         others = shards.read(out_dir).splits if (out_dir / MANIFEST).is_file() else {}
         sealed = replace(fresh, splits={**others, name: entry})

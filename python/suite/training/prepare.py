@@ -8,7 +8,7 @@ from pathlib import Path
 from suite.base.errors import ConfigError, TokensError
 from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
-from suite.data.pack import MapInOrder, Shape
+from suite.data.pack import Shape, Work
 from suite.data.shards import Tokens
 from suite.data.source import Source
 from suite.data.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ def tokenizer_folder(config: RunConfig) -> Path:
     return config.path(data.tokenizer) if data.tokenizer else config.path(data.tokens) / "tokenizer"
 
 
-def ensure(config: RunConfig, map_in_order: MapInOrder, say: Say) -> None:
+def ensure(config: RunConfig, work: Work, say: Say) -> None:
     """Makes what the run needs and is not there. Raises ConfigError when it is absent and there is no source."""
     data = config.data
     folder = config.path(data.tokens)
@@ -46,7 +46,7 @@ def ensure(config: RunConfig, map_in_order: MapInOrder, say: Say) -> None:
     for name in missing:
         say(f"tokenizing {data.source} {names[name]}")
         source = Source(data.source, data.feature, names[name], data.separator)
-        tokens, _ = pack.tokenize(source, encoder, folder, Shape(data.seq_len), map_in_order, name=name)
+        tokens, _ = pack.tokenize(source, encoder, folder, Shape(data.seq_len), work, name=name)
         entry = tokens.split(name)
         say(f"{folder}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows")
 
