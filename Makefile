@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 UV = $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench wheel build lock clean
+.PHONY: help install demo test test-all check bench wheel build lock clean
 
 help:  ## print this
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | column -t -s :
+
+install: build  ## into .venv: packages and the Rust extension
 
 demo: build  ## install, build, and train the demo suite: tokenizer, tokens, four models (minutes on two cores)
 	@$(BIN)/python -m suite.demo
@@ -29,7 +31,7 @@ check: build  ## formatting, lints and types, Python and Rust
 	cargo clippy --release --all-targets --quiet -- -D warnings
 
 bench: build  ## the figures, quick form
-	@for script in bench/*.py; do $(BIN)/python $$script --quick; done
+	@for script in bench/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
 wheel: build  ## an abi3 wheel of the extension and the package, in dist/
 	$(BIN)/maturin build --release --out dist
@@ -45,7 +47,7 @@ $(VENV)/installed: requirements.lock
 	  || { echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	@echo "installing packages into $(VENV) (about 3 GB to download, once; most of it is torch with CUDA)"
-	@$(UV) pip install --python $(BIN)/python -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python -r requirements.lock
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)

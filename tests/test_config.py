@@ -48,6 +48,15 @@ def test_layers_merge_left_to_right_and_parents_first(tmp_path):
     assert table == {"a": 1, "b": 2, "c": 3, "s": {"x": 9, "y": 2, "z": 3}}
 
 
+def test_one_kind_of_budget_replaces_another(tmp_path):
+    (tmp_path / "a.toml").write_text(RUN)
+    config = load_run([tmp_path / "a.toml"], ["budget.epochs=2.0"])
+    assert (config.budget.epochs, config.budget.steps) == (2.0, None)
+    with pytest.raises(ConfigError, match="one of steps, epochs or tokens"):
+        (tmp_path / "b.toml").write_text("[budget]\nepochs = 1.0\ntokens = 5\n")
+        load_run([tmp_path / "a.toml", tmp_path / "b.toml"], [])
+
+
 def test_a_file_that_extends_itself_is_refused(tmp_path):
     (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
     (tmp_path / "b.toml").write_text('extends = "a.toml"\n')

@@ -12,15 +12,15 @@ PACKAGE = Path(__file__).parents[1] / "python" / "suite"
 FLOORS = {
     "base": set(),
     "data": {"base"},
-    "models": {"base", "data.tokenizer"},
+    "models": {"base"},
     "executor": {"base"},
     "training": {"base", "data", "models"},
 }
 ADDRESSES = {
     "wandb": {"base/tracker.py"},
+    "ray": {"executor/ray.py"},
     "transformers": set(),
     "datasets": set(),
-    "ray": set(),
     "huggingface_hub": set(),
 }
 
@@ -55,8 +55,9 @@ def test_doors_hold_no_class_and_import_no_torch_at_the_top(path):
     """A class in a door is __main__.X in one process and suite.door.X in another."""
     tree = ast.parse(path.read_text())
     assert not [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert "torch" not in top
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [alias.name for node in top for alias in node.names] + [getattr(node, "module", None) or "" for node in top]
+    assert not [name for name in names if name.split(".")[0] in ("torch", "numpy", "pydantic")]
 
 
 def test_no_file_grows_without_a_reason():

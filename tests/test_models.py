@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from suite.data.tokenizer import SpecialIds
+from suite.base.special import SpecialIds
 from suite.models import hf
 from suite.models.build import build, initialize
 from suite.models.config import LlamaConfig, MambaConfig

@@ -236,10 +236,20 @@ def test_nothing_is_sealed_when_a_block_fails(corpus, tokenizer_dir, tmp_path):
         raise SourceError("a null")
 
     with pytest.raises(SourceError):
-        tokenized(corpus, tokenizer_dir, tmp_path, fails_late, block_bytes=500)
-    with pytest.raises(TokensError, match="not sealed"):
-        shards.read(tmp_path)
-    assert not list(tmp_path.glob("*.tmp-*"))
+        tokenized(corpus, tokenizer_dir, tmp_path / "new", fails_late, block_bytes=500)
+    assert not (tmp_path / "new").exists()
+    before = tokenized(corpus, tokenizer_dir, tmp_path / "old", map)
+    with pytest.raises(SourceError):
+        pack.tokenize(
+            Source(str(corpus)),
+            tokenizer.load(tokenizer_dir),
+            tmp_path / "old",
+            Shape(16, rows_per_shard=150),
+            pack.one_pass(fails_late),
+            name="train-more",
+            block_bytes=500,
+        )
+    assert shards.read(tmp_path / "old") == before and before.rows("train").size
 
 
 def test_a_corpus_shorter_than_one_row_gives_no_rows(tokenizer_dir, tmp_path):

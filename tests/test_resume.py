@@ -71,6 +71,47 @@ def test_killed_at_random_steps_and_resumed_is_the_same_run(undisturbed):
     assert comparable(disturbed) == comparable(left_alone)
 
 
+def test_asked_to_stop_it_keeps_every_step(undisturbed):
+    root, model = undisturbed
+    number = {"llama": signal.SIGINT, "mamba": signal.SIGTERM}[model]
+    name = f"{model}-asked-{number}"
+    arguments = [f"root={root}", f"name={name}", "resume.every_seconds=1000"]
+    command = [sys.executable, "-m", "suite", "train", root / f"{model}.toml", *arguments]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
+    run = root / "runs" / name
+    while len(read_records(run / METRICS)) < 5:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "run the same command again" in said
+    [resume] = run.glob("resume-*")
+    assert int(resume.name[7:]) == read_records(run / METRICS)[-1]["step"]
+    call("train", root / f"{model}.toml", *arguments)
+    starts = json.loads((run / "environment.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == [0, int(resume.name[7:])]
+    assert weights_of(run, STEPS) == weights_of(root / "runs" / model, STEPS)
+    assert comparable(run) == comparable(root / "runs" / model)
+
+
+def test_killed_before_the_last_seal_it_writes_no_record_twice(undisturbed, tmp_path):
+    root, model = undisturbed
+    shutil.copytree(root / "tokens", tmp_path / "tokens")
+    shutil.copytree(root / "runs" / model, tmp_path / "runs" / model)
+    (tmp_path / "runs" / model / f"step-{STEPS:08d}" / "manifest.json").unlink()
+    call("train", root / f"{model}.toml", f"root={tmp_path}")
+    assert comparable(tmp_path / "runs" / model) == comparable(root / "runs" / model)
+    assert weights_of(tmp_path / "runs" / model, STEPS) == weights_of(root / "runs" / model, STEPS)
+
+
+def test_a_run_from_before_a_key_existed_goes_on(undisturbed, tmp_path):
+    root, model = undisturbed
+    shutil.copytree(root / "runs" / model, tmp_path / "runs" / model)
+    stored = tmp_path / "runs" / model / "config.toml"
+    stored.write_text(stored.read_text().replace("order_seed = 0\n", ""))
+    assert "nothing to do" in call("train", root / f"{model}.toml", f"root={tmp_path}")
+
+
 def test_a_finished_run_is_left_alone(undisturbed):
     root, model = undisturbed
     before = {path: path.stat().st_mtime_ns for path in (root / "runs" / model).rglob("*")}
@@ -87,7 +128,10 @@ def test_another_identity_is_refused_with_what_differs(undisturbed):
 
 def test_operational_keys_may_change(undisturbed):
     root, model = undisturbed
-    train(root, model, "resume.every_seconds=9", "tracker.type=wandb")
+    name = f"name={model}-operational"
+    assert killed(root, model, f"{model}-operational", 4, 0.0)
+    train(root, model, name, "resume.every_seconds=9", "resume.keep=3")
+    assert weights_of(root / "runs" / f"{model}-operational", STEPS) == weights_of(root / "runs" / model, STEPS)
 
 
 def test_threads_are_the_runs_own_not_the_starters(undisturbed):

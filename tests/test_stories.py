@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import math
 import re
-import time
 
 import numpy as np
 import pytest
@@ -144,9 +143,3 @@ def test_spec(text, spec):
 def test_spec_refuses(text):
     with pytest.raises(ValueError, match=r"is not stories:N or stories:N\?seed=S"):
         StoriesSpec.parse(text)
-
-
-def test_throughput():
-    start = time.perf_counter()
-    texts = stories.read(SPEC, "train", 0, 50_000)
-    print(f"{sum(map(len, texts)) / 1e6 / (time.perf_counter() - start):.0f} MB/s as Python strings")

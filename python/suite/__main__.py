@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 
@@ -25,7 +26,8 @@ def main() -> None:
     from suite.base.cli import open_door
 
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(usage())
+        with contextlib.suppress(BrokenPipeError):  # suite | head
+            print(usage(), flush=True)
         return
     verb = sys.argv[1].replace("_", "-")
     if verb in ("-V", "--version"):

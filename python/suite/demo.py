@@ -18,6 +18,10 @@ def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for every member")] = None,
 ) -> None:
     """Train a demo suite: tokenizer, tokens, Llama and Mamba models of two sizes, a story from each."""
+    import os
+    import shutil
+    import sys
+
     from suite.base.errors import SuiteError
     from suite.data.pack import one_pass
     from suite.executor import local
@@ -32,16 +36,19 @@ def main(
         for member in left:
             prepare.ensure(member, one_pass(local.map_in_order(cores)), lambda line: print(line, flush=True))
         with board.Board(left) as shown:
-            outcomes = local.side_by_side(board.train_alone, left, section.processes, shown.refresh)
+            outcomes = local.side_by_side(run.train_alone, left, section.processes, shown.refresh)
     else:
         print("every run is finished; nothing to do\n")
         outcomes = []
     board.print_summary(settled)
-    failed = [f"{one.folder}: {end.error}" for one, end in zip(left, outcomes, strict=False) if end.error]
+    failed = [f"{one.name}: {end.error}" for one, end in zip(left, outcomes, strict=False) if end.error]
     if failed:
         raise SuiteError("\n".join([*failed, "run the same command again to go on with what is left"]))
     largest = settled[0].folder
-    print(f'\nnext: suite generate {largest} "Once upon a time"      (add @64 for its step 64)')
+    steps = run.steps_in(largest)
+    middle = steps[len(steps) // 2]
+    suite = "suite" if shutil.which("suite") else os.path.relpath(Path(sys.executable).with_name("suite"))
+    print(f'\nnext: {suite} generate {largest} "Once upon a time"      (add @{middle} for its step {middle})')
 
 
 if __name__ == "__main__":

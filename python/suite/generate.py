@@ -34,23 +34,25 @@ def main(
     ):
         if value < least:
             raise ConfigError(f"{name} is {value}; it must be {least} or more")
-    if temperature < 0:
+    if not 0 <= temperature < float("inf"):
         raise ConfigError(f"--temperature is {temperature}; it must be 0 or more")
+    if not 0 <= seed < 2**63 - samples:
+        raise ConfigError(f"--seed is {seed}; it must be from 0 to 2**63")
+    prompt = prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as a terminal may pass it
     folder = checkpoint_at(run)
-    open_sealed(folder, "checkpoint")
+    manifest = open_sealed(folder, "checkpoint")
     encoder = tokenizers.load(folder)
 
     from suite.models.hf import read_folder
     from suite.models.sampling import sample
 
-    model, config = read_folder(folder)
-    context = config.get("max_position_embeddings") or 1 << 20
+    model, _ = read_folder(folder)
     for number in range(samples):
         ids = sample(
             model,
             [encoder.special.bos, *encoder.encode(prompt)],
             max_new_tokens=max_new_tokens,
-            context=context,
+            context=manifest["seq_len"] - 1,  # what it was trained on: a row without its last token
             eos=encoder.special.eos,
             temperature=temperature,
             top_k=top_k or None,

@@ -41,7 +41,7 @@ def main(
     check_at_least(1, batch_size=batch_size, block_bytes=block_bytes)
     check_at_least(0, workers=workers)
     source = Source(in_dataset, feature, split, separator, check_errors(errors))
-    name = as_ or pack.split_name(split)
+    name = pack.split_name(split) if as_ is None else as_
     started = time.monotonic()
     with bar(f"tokenizing {name}", "MB") as advance:
 
@@ -61,9 +61,10 @@ def main(
         )
     entry = tokens.split(name)
     rate = f", {entry.text_bytes / 1e6 / (time.monotonic() - started):.1f} MB/s" if written else ": there already"
+    num_shards = f"{len(entry.shards)} shard{'s' * (len(entry.shards) != 1)}"
     print(
         f"{out_dir}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows in "
-        f"{len(entry.shards)} shards, {entry.dropped_tokens} tokens dropped at the tail{rate}"
+        f"{num_shards}, {entry.dropped_tokens} tokens dropped at the tail{rate}"
     )
 
 

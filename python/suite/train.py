@@ -18,13 +18,15 @@ def main(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the last line")] = False,
 ) -> None:
     """Train a model from TOML. The same command again goes on where it stopped, or says that it is finished."""
+    import functools
+
     from suite.data.pack import one_pass
     from suite.executor import local
     from suite.training import prepare, run
     from suite.training.config import load_run
 
-    files = [Path(part) for part in config if "=" not in part or Path(part).is_file()]
-    overrides = [part for part in config if "=" in part and not Path(part).is_file()]
+    overrides = [part for part in config if "=" in part and not part.endswith(".toml")]
+    files = [Path(part) for part in config if part not in overrides]
     wanted = load_run(files, overrides)
     settled = run.settle(wanted, run.choices(wanted, local.num_cpus()))
     if (last := run.finished_step(settled)) is not None:
@@ -35,7 +37,9 @@ def main(
 
     with Progress(settled, quiet) as progress:
         prepare.ensure(settled, one_pass(local.map_in_order(local.num_cpus())), progress.say)
-        result = local.launch(progress.trainer(), settled, settled.num_workers, settled.device)
+        result = local.launch(
+            functools.partial(run.train, on_record=progress.show), settled, settled.num_workers, settled.device
+        )
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"
     print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")
 

@@ -12,8 +12,6 @@ from suite.base.errors import SuiteError
 if TYPE_CHECKING:
     import typer
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
-
 
 def door(help: str) -> typer.Typer:
     import typer
@@ -27,16 +25,17 @@ def door(help: str) -> typer.Typer:
 
 
 class Interrupted(BaseException):
-    """Ctrl-C under another name, so that typer does not turn it into a bare "Aborted"."""
+    """SIGINT or SIGTERM under another name, so that typer does not turn it into a bare "Aborted"."""
 
 
-def _interrupt(*_: object) -> None:
-    raise Interrupted
+def _interrupt(signal_number: int, _: object) -> None:
+    raise Interrupted(signal_number)
 
 
 def open_door(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
-    """Runs a door and exits. Ctrl-C says how to go on: every verb of ours continues when it is run again."""
-    signal.signal(signal.SIGINT, _interrupt)
+    """Runs a door and exits. A signal ends the workers first, and says that what is finished is kept."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app(args=arguments, prog_name=name, standalone_mode=True)
     except SuiteError as error:
@@ -44,9 +43,12 @@ def open_door(app: typer.Typer, arguments: list[str] | None = None, name: str | 
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    except Interrupted:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except Interrupted as interrupted:
+        print("\ninterrupted; what is finished is kept: run the same command again to go on from it", file=sys.stderr)
+        sys.exit(128 + interrupted.args[0])  # as shells count
     except BrokenPipeError:  # `suite ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # the system refused: a full disk, a read-only folder, a file where a folder should be
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)

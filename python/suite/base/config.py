@@ -26,8 +26,13 @@ from suite.base.errors import ConfigError
 class Section(BaseModel):
     """A part of a config: frozen, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+# Keys of which a config has one: a later layer's choice takes the place of an earlier one's.
+_EXCLUSIVE: dict[tuple[str, ...], tuple[frozenset[str], ...]] = {
+    ("budget",): (frozenset({"steps", "epochs", "tokens"}),)
+}
 
 Config = TypeVar("Config", bound=BaseModel)
 Origins = dict[tuple[str, ...], str]
@@ -41,7 +46,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise ConfigError(f"{text}: an override is section.key=value")
     try:
         return path, tomli.loads(f"value = {value}")["value"]
-    except tomli.TOMLDecodeError:
+    except ValueError:
         return path, value  # a bare word: name=try
 
 
@@ -76,8 +81,8 @@ def _load_toml(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{file}: no such config file" + _nearest_file(file)) from None
     except IsADirectoryError:
         raise ConfigError(f"{file}: a folder, expected a TOML file") from None
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise ConfigError(f"{file}: not valid TOML: {str(error).splitlines()[0]}") from None
     parents = table.pop("extends", [])
     parents = [parents] if isinstance(parents, str) else parents
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
@@ -98,6 +103,10 @@ def _nearest_file(file: Path) -> str:
 def _merge(
     target: dict[str, Any], layer: Mapping[str, Any], at: tuple[str, ...], origin: str, origins: Origins
 ) -> None:
+    for group in _EXCLUSIVE.get(at, ()):
+        if not group.isdisjoint(layer):
+            for key in group:
+                target.pop(key, None)  # one kind of budget replaces another
     if at == ("model",) and layer.get("type", target.get("type")) != target.get("type"):
         target.clear()  # another architecture: the fields of the old one do not carry over
     for key, value in layer.items():
@@ -142,7 +151,7 @@ def _explain(kind: type[BaseModel], mistake: Any, origins: Origins) -> str:
         case "literal_error":
             return f"{where}{name}: {found!r} is not one of {mistake['ctx']['expected']}"
         case _:
-            return f"{where}{name}: {found!r}: {mistake['msg'].lower()}"
+            return f"{where}{name}: {found!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
 def _unwrapped(annotation: Any) -> list[type[BaseModel]]:

@@ -37,5 +37,9 @@ class DivergedError(SuiteError):
     """The loss or the gradient stopped being finite."""
 
 
+class ExecutorError(SuiteError):
+    """What was to run the work cannot: no Ray, no cluster, too few CPUs, nodes that differ."""
+
+
 class WorkerError(SuiteError):
     """A worker process died and could not be replaced."""

@@ -27,3 +27,10 @@ def bar(description: str, unit: str, total: float | None = None) -> Iterator[Cal
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(description, total=total, note="")
         yield lambda amount, note="": progress.update(task, advance=amount, note=note)
+
+
+def clock(seconds: float) -> str:
+    """75 -> 1:15, 5000 -> 1:23:20."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -42,10 +43,13 @@ def sync(path: Path) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file whole: a reader sees the old text or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # a PID is not unique across nodes
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -65,7 +69,7 @@ def seal(folder: Path, kind: str, about: Mapping[str, Any]) -> None:
     """Writes the manifest of a finished folder. Everything in it is synced first, so the manifest never lies."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
             sync(path)
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     write_json(folder / MANIFEST, {"format": FORMAT, "kind": kind, **about, "files": files})
@@ -89,14 +93,14 @@ def open_sealed(folder: Path, kind: str, *, verify: bool = True) -> dict[str, An
         )
     manifest = read_json(folder / MANIFEST)
     check_format(folder / MANIFEST, manifest, kind)
-    for name, entry in manifest["files"].items():
+    for name, entry in manifest.get("files", {}).items():
         path = folder / name
         if not path.is_file():
             raise SealError(f"{path}: missing, though {MANIFEST} lists it; make the folder again")
-        if path.stat().st_size != entry["bytes"]:
-            raise SealError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}; damaged")
-        if verify and (found := sha256_of(path)) != entry["sha256"]:
-            raise SealError(f"{path}: SHA-256 is {found}, the manifest says {entry['sha256']}; damaged")
+        if path.stat().st_size != entry.get("bytes"):
+            raise SealError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.get('bytes')}; damaged")
+        if verify and (found := sha256_of(path)) != entry.get("sha256"):
+            raise SealError(f"{path}: SHA-256 is {found}, the manifest says {entry.get('sha256')}; damaged")
     return manifest
 
 
@@ -106,6 +110,9 @@ def check_format(path: Path, manifest: Any, kind: str) -> None:
         raise SealError(f"{path}: holds {found!r}, expected a manifest of {kind!r}")
     if manifest.get("format") != FORMAT:
         raise SealError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}")
+    files = manifest.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise SealError(f"{path}: its list of files is damaged; make the folder again")
 
 
 @contextlib.contextmanager

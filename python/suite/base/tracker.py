@@ -10,31 +10,55 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from suite.base.errors import SealError
 from suite.base.store import write_atomically, write_json
 
 METRICS = "metrics.jsonl"
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a jsonl file; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    """The records of a jsonl file; a last line that a kill cut short is left out.
+
+    Raises SealError for any other line that is not a record.
+    """
+    return Follower(path).more()
+
+
+class Follower:
+    """Reads a growing jsonl file from where it stopped the last time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+
+    def more(self) -> list[dict[str, Any]]:
+        """The whole lines that have come since the last call."""
+        if not self.path.is_file():
+            return []
+        with self.path.open("rb") as file:
+            if file.seek(0, 2) < self.offset:
+                self.offset = 0  # a resumed run has dropped records: read again from the start
+            file.seek(self.offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+            records = [json.loads(line) for line in whole.splitlines()]
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise SealError(f"{self.path}: a line of it is not JSON; the file is damaged") from None
+        if not all(isinstance(record, dict) and isinstance(record.get("step"), int) for record in records):
+            raise SealError(f"{self.path}: a line of it is not a record with a step; the file is damaged")
+        return records
 
 
-def truncate(path: Path, step: int) -> None:
-    """Drops the records after `step`: a resumed run writes them again."""
-    kept = [record for record in read_records(path) if record["step"] <= step]
+def truncate(path: Path, keeps: Callable[[dict[str, Any]], bool]) -> None:
+    """Drops the records that a resumed run writes again."""
+    kept = [record for record in read_records(path) if keeps(record)]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
@@ -51,10 +75,15 @@ class Tracker:
         if self.wandb:
             self.wandb.log(record)
 
-    def close(self) -> None:
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.file.close()
         if self.wandb:
-            self.wandb.close()
+            self.wandb.close(failed=error is not None)
 
 
 class _Wandb:
@@ -91,10 +120,10 @@ class _Wandb:
             except Exception as error:
                 self._warn(error)
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         if self.run is not None:
             try:
-                self.run.finish()
+                self.run.finish(exit_code=int(failed))
             except Exception as error:
                 self._warn(error)
 

@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from suite.base.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -43,9 +45,15 @@ def choose_device(wanted: str) -> str:
 
     if wanted != "auto":
         return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError for a device that this process does not have."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, and torch finds no GPU here: device=cpu trains without one")
 
 
 def use_threads(threads: int) -> None:

@@ -6,7 +6,7 @@ A block names a file and a range in it: rows of one row group, or bytes that beg
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson
 
 MEAN_STORY_BYTES = 443  # only to turn a block's bytes into a number of stories
 READ_BYTES = 1 << 20
+MAX_BLOCKS_PER_ROW_GROUP = 8
+BATCH_ROWS = 1024  # decoded at a time: bounds memory, whatever the row group
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ def num_documents(path: Path, separator: str | None) -> int:
             return len(_txt_ranges(path, separator))
 
 
-def blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int, separator: str | None) -> list[Block]:
+def blocks(
+    path: Path, inside: tuple[int, int] | None, block_bytes: int, separator: str | None, feature: str
+) -> list[Block]:
     """The blocks of a file, or of the documents [first, last) of it."""
     match SUFFIXES[path.suffix]:
         case "parquet":
-            return _parquet_blocks(path, inside, block_bytes)
+            return _parquet_blocks(path, inside, block_bytes, feature)
         case "jsonl":
             return _jsonl_blocks(path, inside, block_bytes)
         case _:
@@ -93,22 +97,35 @@ def _parquet(path: Path) -> Any:
 
     try:
         return pq.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _parquet_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int) -> list[Block]:
+def _parquet_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int, feature: str) -> list[Block]:
     metadata = _parquet(path).metadata
     first, found = 0, []
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        text_bytes = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == feature) or block_bytes
+        rows = group.num_rows
         start, stop = (max(inside[0] - first, 0), min(inside[1] - first, rows)) if inside else (0, rows)
-        step = max(1, rows * block_bytes // max(1, metadata.row_group(group).total_byte_size))
+        # Reading the end of a row group decodes its beginning too, so a group is cut into a few pieces at most.
+        step = max(1, rows * block_bytes // text_bytes, -(-rows // MAX_BLOCKS_PER_ROW_GROUP))
         found += [
-            Block("parquet", str(path), row, min(row + step, stop), group) for row in range(start, stop, step)
+            Block("parquet", str(path), row, min(row + step, stop), number) for row in range(start, stop, step)
         ]  # fmt: skip
         first += rows
     return found
+
+
+def _batches(file: Any, block: Block, feature: str) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        yield from file.iter_batches(BATCH_ROWS, row_groups=[block.row_group], columns=[feature])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(f"{block.where}: damaged ({str(error).splitlines()[0]})") from None
 
 
 def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
@@ -116,23 +133,34 @@ def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
     import pyarrow.types as types
 
     file = _parquet(Path(block.where))
-    names = file.schema_arrow.names
-    if feature not in names:
-        raise SourceError(f"{block.where}: no column {feature!r}; it has {', '.join(names)}")
-    column = (
-        file.read_row_group(block.row_group, columns=[feature]).column(0).slice(block.start, block.stop - block.start)
-    )
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (types.is_string(column.type) or types.is_large_string(column.type) or types.is_binary(column.type)):
-        raise SourceError(f"{block.where}: column {feature!r} holds {column.type}, expected text")
-    metadata = file.metadata
-    first = sum(metadata.row_group(group).num_rows for group in range(block.row_group)) + block.start
-    if column.null_count:
-        row = first + column.is_null().to_pylist().index(True)
-        raise SourceError(f"{block.where}: row {row}: column {feature!r} is null; remove the row or give it a text")
-    values = column.cast(pyarrow.large_binary()).to_pylist()
-    return [_decoded(value, errors, lambda i=i: f"{block.where}: row {first + i}") for i, value in enumerate(values)]
+    schema = file.schema_arrow
+    if feature not in schema.names:
+        raise SourceError(f"{block.where}: no column {feature!r}; it has {', '.join(schema.names)}")
+    kind = schema.field(feature).type
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    texts_are = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    if not any(test(plain) for test in texts_are):
+        raise SourceError(f"{block.where}: column {feature!r} holds {kind}, expected text")
+    before = sum(file.metadata.row_group(group).num_rows for group in range(block.row_group))
+    texts: list[str] = []
+    row = 0
+    for batch in _batches(file, block, feature):
+        column = batch.column(0).slice(max(block.start - row, 0), max(0, block.stop - max(row, block.start)))
+        at = before + max(row, block.start)
+        column = column.cast(plain) if types.is_dictionary(kind) else column
+        if column.null_count:
+            null = at + column.is_null().to_pylist().index(True)
+            raise SourceError(
+                f"{block.where}: row {null}: column {feature!r} is null; remove the row or give it a text"
+            )
+        values = column.cast(pyarrow.large_binary()).to_pylist()
+        texts += [
+            _decoded(value, errors, lambda i=i, at=at: f"{block.where}: row {at + i}") for i, value in enumerate(values)
+        ]
+        row += batch.num_rows
+        if row >= block.stop:
+            break
+    return texts
 
 
 # ── jsonl ──
@@ -176,8 +204,8 @@ def _read_jsonl(block: Block, feature: str, errors: str) -> list[str]:
             continue
         try:
             record = json.loads(_decoded(line, errors, lambda number=number: _line(block, number)))
-        except json.JSONDecodeError as error:
-            raise SourceError(f"{_line(block, number)}: not valid JSON ({error.msg}, column {error.colno})") from None
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{_line(block, number)}: not valid JSON ({error})") from None
         if not isinstance(record, dict) or feature not in record:
             keys = ", ".join(record) if isinstance(record, dict) else f"a {type(record).__name__}"
             raise SourceError(f"{_line(block, number)}: no field {feature!r}; it has {keys}")

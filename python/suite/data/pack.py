@@ -10,6 +10,8 @@ cut from its span by whoever gets it. The shards depend on the documents, the to
 from __future__ import annotations
 
 import functools
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,10 @@ from suite.data.tokenizer import Tokenizer
 DEFAULT_BATCH_SIZE = 50  # documents per call of the encoder
 DEFAULT_ROWS_PER_SHARD = 200_000
 
+MAX_LENGTH = 1 << 24
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
 
 class Encoded(NamedTuple):
     """A block's part of the token stream."""
@@ -38,10 +44,8 @@ class Encoded(NamedTuple):
     text_bytes: int
 
 
-# Applies a picklable function to items, anywhere, in any order. The first yields the results in the items' order,
-# the second as they come.
+# Applies a picklable function to items, anywhere, and yields the results in the items' order.
 MapInOrder = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-MapAnywhere = MapInOrder
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class Shape:
     rows_per_shard: int = DEFAULT_ROWS_PER_SHARD
 
     def __post_init__(self) -> None:
-        if min(self.seq_len, self.overlap, self.rows_per_shard) < 0:
-            raise TokensError(
-                f"seq_len {self.seq_len}, overlap {self.overlap}, rows per shard {self.rows_per_shard}: below 0"
-            )
+        for name, value in (
+            ("seq_len", self.seq_len),
+            ("overlap", self.overlap),
+            ("rows per shard", self.rows_per_shard),
+        ):
+            if not 0 <= value <= MAX_LENGTH:
+                raise TokensError(f"{name} is {value}; it must be from 0 to {MAX_LENGTH:,}")
         try:
             _core.plan([], self.seq_len, self.overlap, self.rows_per_shard)
         except (ValueError, OverflowError) as error:
@@ -156,6 +163,8 @@ def tokenize(
     shape; SourceError for text that cannot be read. Nothing is sealed unless all of it is written.
     """
     assert encoder.folder is not None
+    if not _NAME.fullmatch(name):
+        raise TokensError(f"split name {name!r}: letters, digits, '_', '-' and '.', beginning with a letter or digit")
     blocks = source.blocks(block_bytes)
     fresh = Tokens(
         folder=out_dir,
@@ -184,15 +193,19 @@ def tokenize(
     with locked(out_dir):
         if there := _already(fresh, name, source, fingerprint):
             return there, False
-        written = work(job, blocks, on_block)
-        if not written.text_bytes:
-            raise SourceError(f"{source.spec}: split {source.split!r} has no text")
+        try:
+            written = work(job, blocks, on_block)
+            if not written.text_bytes:
+                raise SourceError(f"{source.spec}: split {source.split!r} has no text")
+        except BaseException:
+            _remove_shards(out_dir, name, but=set())  # whoever reads the folder must not find half a split
+            if [path.name for path in out_dir.iterdir()] == [".lock"]:
+                shutil.rmtree(out_dir)
+            raise
         rows, dropped, spans = _core.plan([written.tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
         made = tuple(Shard(*info) for info in written.shards)
         assert [shard.rows for shard in made] == [span[1] for span in spans], "the packer and the plan disagree"
-        for stale in out_dir.glob(f"{name}-?????.parquet*"):
-            if stale.name not in {shard.name for shard in made}:
-                stale.unlink()  # left by a job that died in an earlier attempt at this split
+        _remove_shards(out_dir, name, but={shard.name for shard in made})  # of a job that died at this split
         encoder.copy_to(out_dir / "tokenizer")
         entry = Split(
             source=source.identity(),
@@ -209,6 +222,13 @@ def tokenize(
         sealed = replace(fresh, splits={**others, name: entry})
         sealed.write()
         return sealed, True
+
+
+def _remove_shards(folder: Path, name: str, but: set[str]) -> None:
+    shard = re.compile(re.escape(name) + r"-\d{5,}\.parquet(\.tmp-.*)?")
+    for path in folder.iterdir():
+        if shard.fullmatch(path.name) and path.name not in but:
+            path.unlink()
 
 
 def _already(fresh: Tokens, name: str, source: Source, fingerprint: str) -> Tokens | None:

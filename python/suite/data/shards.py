@@ -100,6 +100,10 @@ class Tokens:
     def rows(self, name: str) -> np.ndarray:
         """All rows of a split, [rows, seq_len] of uint16 or uint32, every shard checked against its hash."""
         split = self.split(name)
+        if sum(shard.rows for shard in split.shards) != split.rows:
+            raise TokensError(
+                f"{self.folder / MANIFEST}: split {name!r} has {split.rows} rows, its shards do not add up"
+            )
         wide = self.vocab_size > 1 << 16
         rows = np.empty((split.rows, self.seq_len), np.uint32 if wide else np.uint16)
         first = 0
@@ -164,5 +168,5 @@ def read(folder: Path) -> Tokens:
         )
     except SealError as error:
         raise TokensError(str(error)) from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise TokensError(f"{path}: not a manifest of tokens ({type(error).__name__}: {error})") from None

@@ -32,8 +32,9 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 
+_NUMBER = r"-?\d[\d_]{0,18}"
 _SLICE = re.compile(
-    r"(?P<name>\w+)(\[((?P<start>-?[\d_]+)(?P<start_pct>%)?)?:((?P<stop>-?[\d_]+)(?P<stop_pct>%)?)?\])?"
+    rf"(?P<name>\w+)(\[((?P<start>{_NUMBER})(?P<start_pct>%)?)?:((?P<stop>{_NUMBER})(?P<stop_pct>%)?)?\])?", re.ASCII
 )
 
 
@@ -72,7 +73,7 @@ def parse_split(text: str) -> list[Slice]:
             match["stop_pct"] and match["start"] and not match["start_pct"]
         ):  # fmt: skip
             raise SourceError(f"split {text!r}: expected something like train, train[:10%], train[100:200] or a+b")
-        start, stop = (int(match[side]) if match[side] else None for side in ("start", "stop"))
+        start, stop = (int(match[side].strip("_")) if match[side] else None for side in ("start", "stop"))
         percent = bool(match["start_pct"] or match["stop_pct"])
         if percent and any(abs(value) > 100 for value in (start, stop) if value is not None):
             raise SourceError(f"split {text!r}: percentages lie between -100 and 100")
@@ -90,6 +91,10 @@ class Source:
     separator: str | None = None
     errors: str = "strict"
 
+    def __post_init__(self) -> None:
+        if self.separator == "":
+            raise SourceError("the separator is empty; give the text that stands between documents")
+
     def blocks(self, block_bytes: int = DEFAULT_BLOCK_BYTES) -> list[Block]:
         """The numbered blocks of the split, each about `block_bytes` of text. Raises SourceError if it is empty."""
         slices = parse_split(self.split)
@@ -105,8 +110,12 @@ class Source:
                     raise SourceError(f"{self.spec}: no split {part.split!r}; it has {', '.join(sorted(splits))}")
                 blocks += self._file_blocks(splits[part.split], part, block_bytes)
         if not blocks:
-            raise SourceError(f"{self.spec}: split {self.split!r} has no documents")
+            hint = "; a txt file is one document unless a separator divides it" if self._is_one_text() else ""
+            raise SourceError(f"{self.spec}: split {self.split!r} has no documents{hint}")
         return blocks
+
+    def _is_one_text(self) -> bool:
+        return self.separator is None and self.spec.endswith(".txt")
 
     def read(self, block: Block) -> list[str]:
         """The documents of a block. Raises SourceError for a null, bytes that are not UTF-8, a missing column."""
@@ -169,7 +178,11 @@ class Source:
 
     def _file_blocks(self, files: list[Path], part: Slice, block_bytes: int) -> list[Block]:
         if part.whole:
-            return [block for path in files for block in formats.blocks(path, None, block_bytes, self.separator)]
+            return [
+                block
+                for path in files
+                for block in formats.blocks(path, None, block_bytes, self.separator, self.feature)
+            ]
         counts = [formats.num_documents(path, self.separator) for path in files]
         start, stop = part.bounds(sum(counts))
         blocks: list[Block] = []
@@ -177,7 +190,7 @@ class Source:
         for path, count in zip(files, counts, strict=True):
             inside = (max(start - first, 0), min(stop - first, count))
             if inside[0] < inside[1]:
-                blocks += formats.blocks(path, inside, block_bytes, self.separator)
+                blocks += formats.blocks(path, inside, block_bytes, self.separator, self.feature)
             first += count
         return blocks
 

@@ -11,17 +11,21 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-import os
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from suite import _core
+from suite.base.errors import TokensError
 from suite.data.formats import Block
-from suite.data.pack import Job, MapAnywhere, Work, Written, encode_block
+from suite.data.pack import Job, Work, Written, encode_block
+
+# Applies a picklable function to items, anywhere, and yields the results as they come.
+MapAnywhere = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 class Counted(NamedTuple):
@@ -66,18 +70,18 @@ def two_passes(map_anywhere: MapAnywhere) -> Work:
 
 
 class Part(NamedTuple):
-    """A shard to cut: its number, its span of the stream, and the blocks in it as (number, start in the stream)."""
+    """A shard to cut: its number, its span of the stream, and the blocks in it as (number, start, stop)."""
 
     number: int
     start: int
     stop: int
-    blocks: list[tuple[int, int]]
+    blocks: list[tuple[int, int, int]]
 
 
-def _touched(edges: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+def _touched(edges: list[int], start: int, stop: int) -> list[tuple[int, int, int]]:
     first = bisect.bisect_right(edges, start) - 1
     last = bisect.bisect_left(edges, stop)
-    return [(number, edges[number]) for number in range(first, last)]
+    return [(number, edges[number], edges[number + 1]) for number in range(first, last)]
 
 
 def _ids_of(spill: Path, number: int) -> Path:
@@ -89,7 +93,7 @@ def spill_block(numbered: tuple[int, Block], *, job: Job, spill: Path) -> Counte
     number, block = numbered
     encoded = encode_block(block, job=job)
     path = _ids_of(spill, number)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
     encoded.ids.tofile(temporary)
     temporary.replace(path)
     return Counted(number, len(encoded.ids), encoded.documents, encoded.text_bytes)
@@ -99,9 +103,11 @@ def cut_shard(part: Part, *, job: Job, spill: Path) -> tuple[int, tuple[str, int
     """Writes one shard from the spilled ids that its span touches. Done twice, it leaves the same file."""
     packer = job.packer(first_shard=part.number)
     dtype = np.uint16 if job.vocab_size <= 1 << 16 else np.uint32
-    for number, begins in part.blocks:
+    for number, begins, ends in part.blocks:
         path = _ids_of(spill, number)
         ids = np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+        if len(ids) != ends - begins:
+            raise TokensError(f"{path}: {len(ids)} ids, {ends - begins} were counted; run the same command again")
         piece = ids[max(part.start - begins, 0) : part.stop - begins]
         packer.push(np.ascontiguousarray(piece))
     [info], _ = packer.finish()

@@ -42,8 +42,11 @@ KINDS = (
 )
 DRAWN = frozenset({"plot", "role", "name", "place", "colour", "object", "number", "detail", "saying"})
 
-_SPEC = re.compile(r"stories:(?P<count>[1-9][0-9]*(?:_[0-9]+)*)(?P<unit>[kM]?)(?:\?seed=(?P<seed>[0-9]+))?", re.ASCII)
+_SPEC = re.compile(
+    r"stories:(?P<count>[1-9][0-9]{0,15}(?:_[0-9]{1,15})*)(?P<unit>[kM]?)(?:\?seed=(?P<seed>[0-9]+))?", re.ASCII
+)
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+_MAX_COUNT = 10**10  # 4 TB
 _MAX_HELD_OUT = 2_000  # the mean loss of 2,000 stories is known to 0.2 nats of about 53 a story
 
 
@@ -64,7 +67,10 @@ class StoriesSpec:
                 f"{text!r} is not stories:N or stories:N?seed=S: N is at least 1 and may end in k or M "
                 "(stories:20k), S is 0 to 2**64 - 1"
             )
-        return cls(int(match["count"]) * _UNITS[match["unit"]], seed)
+        count = int(match["count"]) * _UNITS[match["unit"]]
+        if count > _MAX_COUNT:
+            raise ValueError(f"{text!r}: {_MAX_COUNT:,} stories are the most")
+        return cls(count, seed)
 
     def __str__(self) -> str:
         """What `parse` reads back."""

@@ -10,25 +10,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from suite.base.errors import TokenizerError
+from suite.base.special import SpecialIds
 from suite.base.store import write_json
 
 SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")  # ids 0, 1, 2
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)  # every byte has a token, so every text can be encoded
+MAX_VOCAB_SIZE = 1 << 24
 NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
-
-@dataclass(frozen=True)
-class SpecialIds:
-    bos: int
-    eos: int
-    pad: int | None
 
 
 class Tokenizer:
@@ -60,7 +54,11 @@ class Tokenizer:
         """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
         eos = self.special.eos
         pieces: list[int] = []
-        for encoding in self.backend.encode_batch_fast(documents, add_special_tokens=False):
+        try:
+            encodings = self.backend.encode_batch_fast(documents, add_special_tokens=False)
+        except Exception as error:  # the library raises bare Exception
+            raise TokenizerError(f"{self.folder}: the tokenizer cannot encode this text ({error})") from None
+        for encoding in encodings:
             pieces += encoding.ids
             pieces.append(eos)
         return np.array(pieces, dtype=self.dtype)
@@ -115,6 +113,8 @@ def _special_names(folder: Path) -> dict[str, str]:
                 config = json.loads((folder / file).read_text(encoding="utf-8"))
             except ValueError as error:
                 raise TokenizerError(f"{folder / file}: not valid JSON ({error})") from None
+            if not isinstance(config, dict):
+                raise TokenizerError(f"{folder / file}: holds a {type(config).__name__}, expected a table")
             for role in ("bos", "eos", "pad"):
                 token = config.get(f"{role}_token")
                 token = token.get("content") if isinstance(token, dict) else token
@@ -123,7 +123,7 @@ def _special_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def train(documents: Iterator[str], vocab_size: int, *, progress: bool = False) -> Tokenizer:
+def train(documents: Iterator[str], vocab_size: int) -> Tokenizer:
     """A GPT-2 style byte-level BPE: reversible, no normaliser, <bos>=0 <eos>=1 <pad>=2, minimum frequency 2.
 
     The result may have fewer tokens than asked for when the text has too few repeated pairs.
@@ -136,6 +136,8 @@ def train(documents: Iterator[str], vocab_size: int, *, progress: bool = False) 
         raise TokenizerError(
             f"vocab_size is {vocab_size}; {MIN_VOCAB_SIZE} is the least: 256 bytes and {', '.join(SPECIAL_TOKENS)}"
         )
+    if vocab_size > MAX_VOCAB_SIZE:
+        raise TokenizerError(f"vocab_size is {vocab_size}; {MAX_VOCAB_SIZE:,} is the most")
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -145,7 +147,7 @@ def train(documents: Iterator[str], vocab_size: int, *, progress: bool = False) 
         min_frequency=2,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=progress,
+        show_progress=False,
     )
     seen = _Counted(documents)
     backend.train_from_iterator(seen, trainer)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple, TypeVar
 
+from suite.base.cli import Interrupted
 from suite.base.errors import SuiteError, WorkerError
 from suite.base.world import World
 
@@ -20,6 +23,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_RETRIES = 3
+PATIENCE_SECONDS = 20
+_PR_SET_PDEATHSIG = 1
 
 
 def num_cpus() -> int:
@@ -55,9 +60,19 @@ def map_in_order(workers: int) -> Callable[[Callable[[Any], Any], Iterable[Any]]
     return run
 
 
+def _belong_to_parent() -> None:
+    """Ctrl-C is the parent's to handle, and when the parent goes, however it goes, so does this process.
+
+    Without the second a killed `suite demo` would leave trainers behind that nobody watches and that keep their runs.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _one_thread_each() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    _belong_to_parent()
 
 
 def _ordered(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:
@@ -96,10 +111,17 @@ def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int,
         try:
             return _first_result(ranks, outbox)
         finally:
-            for process in ranks:
-                process.terminate()
-            for process in ranks:
-                process.join()
+            _end(ranks)
+
+
+def _end(processes: list[Any]) -> None:
+    """Asks processes to end, gives them time for a last resume state, and ends those that take longer."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(PATIENCE_SECONDS)
+        process.kill()
+        process.join()
 
 
 def _first_result(ranks: list[Any], outbox: Any) -> Any:
@@ -128,7 +150,7 @@ def _rank(
     import torch
     import torch.distributed
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher ends us
+    _belong_to_parent()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if device == "cuda":
         torch.cuda.set_device(rank)
@@ -177,15 +199,15 @@ def side_by_side(
                     outcomes.setdefault(number, Outcome(None, f"its process died (exit code {process.exitcode})"))
             while_waiting([number not in waiting for number in range(len(items))])
     finally:
-        for process in running.values():
-            process.terminate()
-            process.join()
+        _end(list(running.values()))
     return [outcomes[number] for number in range(len(items))]
 
 
 def _member(function: Callable[[Any], Any], item: Any, number: int, outbox: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    _belong_to_parent()
     try:
         outbox.put((number, Outcome(function(item), None)))
     except SuiteError as error:
         outbox.put((number, Outcome(None, str(error))))
+    except Interrupted as interrupted:
+        sys.exit(128 + interrupted.args[0])

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from suite.base.errors import SealError
+from suite.base.special import SpecialIds
 from suite.base.store import write_json
-from suite.data.tokenizer import SpecialIds
 from suite.models.build import Model, build
 from suite.models.config import LlamaConfig, MambaConfig
 
@@ -65,9 +65,8 @@ def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
     if kind is None:
         raise SealError(f"{path}: model_type {config.get('model_type')!r}; this version reads {', '.join(families)}")
     fields = {name: config[name] for name in kind.model_fields if name in config and name != "type"}
-    fields["rope_theta"] = config.get("rope_parameters", {}).get("rope_theta", 10_000.0)
-    if kind is MambaConfig:
-        del fields["rope_theta"]
+    if kind is LlamaConfig:
+        fields["rope_theta"] = config.get("rope_parameters", {}).get("rope_theta", 10_000.0)
     model = build(kind(type=config["model_type"], **fields), config["vocab_size"])
     read_weights(model, folder / WEIGHTS)
     return model.eval(), config

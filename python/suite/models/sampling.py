@@ -8,6 +8,8 @@ import torch
 
 from suite.models.build import Model
 
+MIN_TEMPERATURE = 1e-4  # below, the likeliest token has all the probability that float32 can tell apart
+
 
 @torch.no_grad()
 def sample(
@@ -33,7 +35,7 @@ def sample(
         seen = ids if len(ids) <= context else [ids[0], *ids[len(ids) - context + 1 :]]
         hidden_BTD = model.hidden(torch.tensor([seen], device=device))
         logits_V = model.lm_head(hidden_BTD[0, -1]).float().cpu()
-        if temperature == 0:
+        if temperature < MIN_TEMPERATURE:
             token = int(logits_V.argmax())
         else:
             logits_V = logits_V / temperature

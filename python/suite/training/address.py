@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from suite.base.errors import SealError
@@ -25,6 +26,6 @@ def checkpoint_at(address: str) -> Path:
         raise SealError(f"{folder}: no sealed checkpoint in it")
     if not at:
         return folder_of(folder, steps[-1])
-    if not wanted.isdigit() or not is_sealed(folder_of(folder, int(wanted))):
+    if not re.fullmatch("[0-9]{1,9}", wanted) or not is_sealed(folder_of(folder, int(wanted))):
         raise SealError(f"{address}: no checkpoint of step {wanted}; there are {', '.join(map(str, steps))}")
     return folder_of(folder, int(wanted))

@@ -10,36 +10,40 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from suite.base.tracker import METRICS, read_records
-from suite.base.world import World
+from suite.base.progress import clock
+from suite.base.tracker import METRICS, Follower
 from suite.data import shards
 from suite.training import run
 from suite.training.config import RunConfig
-from suite.training.run import SAMPLES
 
 
-def train_alone(config: RunConfig) -> Any:
-    """One run, in the process it is called in."""
-    from suite.training.loop import train
+class Watched:
+    """A run's newest values, kept up to date by reading what its files have gained."""
 
-    return train(config, World(device=config.device))
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.metrics = Follower(config.folder / METRICS)
+        self.samples = Follower(config.folder / run.SAMPLES)
+        self.now: dict[str, Any] = {"sample": "", "written": "", "rate": 0.0}
 
-
-def latest(config: RunConfig) -> dict[str, Any]:
-    """The newest value of every metric, and the newest sample."""
-    found: dict[str, Any] = {}
-    for record in read_records(config.folder / METRICS):
-        found.update(record)
-    samples = read_records(config.folder / SAMPLES)
-    last = samples[-1] if samples else {"prompt": "", "text": "", "step": 0}
-    return {**found, "sample": last["prompt"] + last["text"], "sampled_at": last["step"]}
+    def latest(self) -> dict[str, Any]:
+        """The newest value of every metric; `validated_at`, the step of the newest validation; the newest `sample`."""
+        for record in self.metrics.more():
+            self.now.update(record)
+            if rate := record.get("train/tokens_per_second"):  # smoothed over about 20 steps: single ones jump
+                self.now["rate"] += (rate - self.now["rate"]) * (0.05 if self.now["rate"] else 1.0)
+            if "validation/loss" in record:
+                self.now["validated_at"] = record["step"]
+        for record in self.samples.more():
+            self.now["sample"], self.now["written"] = record["prompt"] + record["text"], record["text"]
+        return self.now
 
 
 class Board:
     """A live table on a terminal; elsewhere a line for each new validation loss."""
 
     def __init__(self, runs: Sequence[RunConfig]) -> None:
-        self.runs = runs
+        self.runs = [Watched(one) for one in runs]
         self.steps = [run.total_steps(one, shards.read(one.path(one.data.tokens))) for one in runs]
         self.said: set[tuple[str, int]] = set()
         self.live: Any = None
@@ -56,21 +60,22 @@ class Board:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            self.refresh([True] * len(self.runs))
+            if error is None:
+                self.refresh([True] * len(self.runs))
             self.live.stop()
 
     def refresh(self, begun: list[bool]) -> None:
         if self.live:
             self.live.update(self._table(begun))
             return
-        for config, total in zip(self.runs, self.steps, strict=True):
-            now = latest(config)
-            at = now.get("step", 0)
-            if "validation/loss" in now and (config.name, now["sampled_at"]) not in self.said:
-                self.said.add((config.name, now["sampled_at"]))
+        for watched, total in zip(self.runs, self.steps, strict=True):
+            now, name = watched.latest(), watched.config.name
+            at = now.get("validated_at")
+            if at is not None and (name, at) not in self.said:
+                self.said.add((name, at))
                 print(
-                    f"{config.name:<18} step {at:>6,}/{total:,}  loss {now['validation/loss']:.3f}{_above(now)}  "
-                    f"{now.get('train/tokens_per_second', 0):>7,.0f} tokens/s  {_clock(now)} left  {_short(now, 60)}",
+                    f"{name:<18} step {at:>6,}/{total:,}  loss {now['validation/loss']:.3f}{_above(now)}  "
+                    f"{now['rate']:>7,.0f} tokens/s  {clock(now.get('train/seconds_left', 0))} left  {_short(now, 60)}",
                     flush=True,
                 )
 
@@ -78,21 +83,22 @@ class Board:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, expand=True)
-        for name in ("run", "step", "loss", "above floor", "tokens/s", "left"):
+        for name in ("run", "step", "train loss", "held-out loss", "above floor", "tokens/s", "left"):
             table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
         table.add_column("writes", no_wrap=True, ratio=1, overflow="ellipsis")
-        for config, total, started in zip(self.runs, self.steps, begun, strict=True):
-            now = latest(config) if started else {}
+        for watched, total, started in zip(self.runs, self.steps, begun, strict=True):
+            now, name = watched.latest() if started else {}, watched.config.name
             if "validation/loss" not in now:
-                table.add_row(config.name, "starting" if started else "waiting", "", "", "", "", "")
+                table.add_row(name, "starting" if started else "waiting", *[""] * 6)
                 continue
             table.add_row(
-                config.name,
+                name,
                 f"{now['step']:,}/{total:,}",
-                f"{now.get('train/loss', now['validation/loss']):.3f}",
+                f"{now['train/loss']:.3f}" if "train/loss" in now else "",
+                f"{now['validation/loss']:.3f}",
                 _above(now).strip(),
-                f"{now.get('train/tokens_per_second', 0):,.0f}",
-                _clock(now),
+                f"{now['rate']:,.0f}",
+                clock(now.get("train/seconds_left", 0)),
                 _short(now, 200),
             )
         return table
@@ -102,13 +108,8 @@ def _above(now: dict[str, Any]) -> str:
     return f" {now['validation/loss'] - now['validation/floor']:+.3f}" if "validation/floor" in now else ""
 
 
-def _clock(now: dict[str, Any]) -> str:
-    minutes, seconds = divmod(int(now.get("train/seconds_left", 0)), 60)
-    return f"{minutes}:{seconds:02d}"
-
-
 def _short(now: dict[str, Any], length: int) -> str:
-    return " ".join(now["sample"].split())[:length]
+    return " ".join(now["written"].split())[:length]
 
 
 def print_summary(runs: Sequence[RunConfig]) -> None:
@@ -118,11 +119,11 @@ def print_summary(runs: Sequence[RunConfig]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "parameters", "step", "tokens", "loss", "floor", "above"):
+    for name in ("run", "parameters", "step", "tokens", "held-out loss", "floor", "above floor"):
         table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     texts = []
     for config in runs:
-        now = latest(config)
+        now = Watched(config).latest()
         steps = run.steps_in(config.folder)
         if not steps or "validation/loss" not in now:
             table.add_row(config.name, "", "not trained")

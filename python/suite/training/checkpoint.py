@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from suite.base.errors import SealError
-from suite.base.store import is_sealed, open_sealed, read_json, seal, write_json
+from suite.base.store import is_sealed, open_sealed, seal
 from suite.data.tokenizer import Tokenizer
 from suite.models import hf
 from suite.models.build import Model
@@ -46,7 +46,6 @@ def save_resume(run: Path, step: int, model: Model, optimizer: torch.optim.AdamW
     hf.write_weights(model, folder / hf.WEIGHTS)
     save_file(optim.state_by_name(model, optimizer), folder / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, folder / "random.safetensors")
-    write_json(folder / "state.json", {"step": step})
     seal(folder, "resume", {"step": step})
     for old in sorted(run.glob("resume-????????"))[:-keep]:
         if old != folder:
@@ -58,7 +57,9 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
 
     Raises SealError when the newest is damaged: going on from less would silently repeat work.
     """
-    sealed = [folder for folder in sorted(run.glob("resume-????????")) if is_sealed(folder)]
+    sealed = [
+        folder for folder in sorted(run.glob("resume-????????")) if is_sealed(folder) and folder.name[7:].isdecimal()
+    ]
     if not sealed:
         return 0
     folder = sealed[-1]
@@ -71,4 +72,4 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
             f"{folder}: no optimizer state for {error}; remove the folder to go on from an older one"
         ) from None
     torch.set_rng_state(load_file(folder / "random.safetensors")["torch"])
-    return int(read_json(folder / "state.json")["step"])
+    return int(folder.name.removeprefix("resume-"))

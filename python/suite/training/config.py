@@ -14,14 +14,16 @@ from suite.models.config import ModelConfig
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Folder = Annotated[str, Field(min_length=1)]
 
 
 class DataConfig(Section):
     """Tokens to train on. When `tokens` or `tokenizer` is not there yet, it is made from `source`."""
 
-    tokens: str  # folder, under root
-    tokenizer: str | None = None  # folder, under root; None: the tokens' own
+    tokens: Folder  # folder, under root
+    tokenizer: Folder | None = None  # folder, under root; None: the tokens' own
     source: str | None = None
     feature: str = "text"
     separator: str | None = None
@@ -29,8 +31,8 @@ class DataConfig(Section):
     validation_split: str = "validation"
     vocab_size: PositiveInt = 4096
     tokenizer_split: str = "train"  # what a tokenizer is trained on
-    seq_len: Annotated[int, Field(ge=2)] = 512
-    order_seed: NonNegativeInt = 0
+    seq_len: Annotated[int, Field(ge=2, le=2**24)] = 512
+    order_seed: Seed = 0
 
 
 class BudgetConfig(Section):
@@ -56,7 +58,7 @@ class BudgetConfig(Section):
 
 
 class BatchConfig(Section):
-    sequences: PositiveInt = 64  # in a step, over all workers
+    sequences: Annotated[int, Field(ge=1, le=2**24)] = 64  # in a step, over all workers
     micro_sequences: PositiveInt | None = None  # in one forward and backward of a worker; None: chosen for the device
 
 
@@ -85,8 +87,8 @@ class PrecisionConfig(Section):
 class CheckpointsConfig(Section):
     """Which steps are kept. 0 and the last always are; the others are the union of what is asked for."""
 
-    per_octave: NonNegativeInt = 2  # 1,2,3,4,6,8,11,16,23,32 ...
-    linear: NonNegativeInt = 20  # evenly spaced over the run
+    per_octave: Annotated[int, Field(ge=0, le=100)] = 2  # 1,2,3,4,6,8,11,16,23,32 ...
+    linear: Annotated[int, Field(ge=0, le=100_000)] = 20  # evenly spaced over the run
     every: PositiveInt | None = None
     extra: tuple[NonNegativeInt, ...] = ()
     preset: Literal["pythia", "delphi"] | None = None  # instead of per_octave and linear
@@ -102,7 +104,7 @@ class SamplesConfig(Section):
 
     prompts: tuple[str, ...] = ()
     max_new_tokens: PositiveInt = 100
-    temperature: NonNegativeFloat = 0.8
+    temperature: NonNegativeFloat = 0.8  # 0 takes the likeliest token
     top_k: PositiveInt | None = 40
 
 
@@ -124,12 +126,12 @@ class RunConfig(Section):
     """One model's training."""
 
     name: Name
-    seed: NonNegativeInt = 0
-    threads: PositiveInt | None = None  # None: all cores of the machine that starts the run
+    seed: Seed = 0
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # None: all cores of the machine that starts the run
     root: str | None = None  # None: $SUITE_ROOT, or the current folder
     executor: Literal["auto", "local"] = "auto"
     num_workers: PositiveInt = 1
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig
     data: DataConfig
     budget: BudgetConfig
@@ -147,6 +149,15 @@ class RunConfig(Section):
     def _workers_share_the_batch(self) -> RunConfig:
         if self.batch.sequences < self.num_workers:
             raise ValueError(f"batch.sequences {self.batch.sequences} is less than num_workers {self.num_workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> RunConfig:
+        if self.schedule.min_learning_rate > self.optimizer.learning_rate:
+            raise ValueError(
+                f"schedule.min_learning_rate {self.schedule.min_learning_rate} is above "
+                f"optimizer.learning_rate {self.optimizer.learning_rate}"
+            )
         return self
 
     def path(self, relative: str) -> Path:
@@ -175,6 +186,8 @@ def load_run(files: list[Path], overrides: list[str]) -> RunConfig:
     """Layers to a run. Raises ConfigError with a line for every mistake."""
     from suite.base.config import load_layers, validate
 
+    if not files:
+        raise ConfigError("no config: name a TOML file, such as configs/mamba-100k.toml")
     table, origins = load_layers(files, overrides)
     if "suite" in table:
         raise ConfigError(f"{files[0]}: a suite of runs, where one run is expected; `suite demo` trains a suite")

@@ -35,6 +35,7 @@ class HeldOut:
     @classmethod
     def of(cls, tokens: Tokens, split: str, max_rows: int, tokenizer: Tokenizer) -> HeldOut:
         documents = tokens.documents(split)
+        known = bool(documents) and tokens.split(split).source.startswith("stories:")
         if not documents:  # one long text, or none that ends inside the rows
             documents = [row[1:] for row in tokens.rows(split)[:max_rows]]
         content = tokens.seq_len - 1
@@ -47,14 +48,23 @@ class HeldOut:
             whole.append(document if len(parts) == 1 else None)
         rows = rows[:max_rows]
         targets = sum(len(row) - 1 for row in rows)
-        known = tokens.split(split).source.startswith("stories:") and all(one is not None for one in whole)
-        nats = sum(stories.nats(tokenizer.decode(document)) for document in whole) if known else None
+        nats = _surprisal(whole, tokenizer) if known else None
         return cls(rows, targets, nats / targets if nats is not None and targets else None)
+
+
+def _surprisal(documents: list[np.ndarray | None], tokenizer: Tokenizer) -> float | None:
+    """Exact nats of stories; None when one was cut, or its text did not survive the tokenizer."""
+    if any(document is None for document in documents):
+        return None
+    try:
+        return sum(stories.nats(tokenizer.decode(document)) for document in documents if document is not None)
+    except ValueError:
+        return None
 
 
 @torch.no_grad()
 def loss(model: Model, held_out: HeldOut, world: World) -> float:
-    """Mean nats per token. Ranks share the batches."""
+    """Mean nats per token, in the weights' own precision (no autocast). Ranks share the batches."""
     model.eval()
     total = torch.zeros((), dtype=torch.float64)
     starts = range(0, len(held_out.rows), ROWS_PER_BATCH)

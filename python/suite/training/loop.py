@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from suite.base.cli import Interrupted
 from suite.base.errors import DivergedError
 from suite.base.store import hold
 from suite.base.tracker import METRICS, Tracker, truncate
-from suite.base.world import World, use_threads
+from suite.base.world import World, check_device, use_threads
 from suite.data.batches import batch_rows
-from suite.models.build import build, initialize, num_parameters
+from suite.models.build import Model, build, initialize, num_parameters
 from suite.models.sampling import sample
 from suite.training import checkpoint, estimate, optim, prepare, run, schedule, step
 from suite.training.config import RunConfig
@@ -46,23 +50,25 @@ def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: 
     Raises SealError when another process trains this run, and DivergedError at the first step whose loss or gradient
     is not finite; the weights before it are kept.
     """
-    with hold(config.folder) if world.is_first else nullcontext():
-        return _train(config, world, on_record)
+    check_device(world.device)
+    with ExitStack() as held:
+        if world.is_first:
+            held.enter_context(hold(config.folder))
+        return _train(config, world, on_record, held)
 
 
-def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
+def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack) -> Result:
     assert config.threads is not None and config.batch.micro_sequences is not None, "the config must be settled"
     use_threads(config.threads)
+    if config.precision.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, and reads it once
     torch.use_deterministic_algorithms(config.precision.deterministic)
     torch.manual_seed(config.seed)
 
     tokens, tokenizer = prepare.opened(config)
-    if world.is_first:
-        run.begin(config, tokens)
-    world.barrier()
+    total_steps = run.total_steps(config, tokens)
     rows = tokens.rows("train")
     held_out = estimate.HeldOut.of(tokens, "validation", config.eval.rows, tokenizer)
-    total_steps = run.total_steps(config, tokens)
     kept = set(schedule.checkpoint_steps(config.checkpoints, total_steps))
 
     model = build(config.model, config.model.vocab_size or tokens.vocab_size)
@@ -75,14 +81,11 @@ def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
 
     tracker = None
     if world.is_first:
-        for name in (METRICS, SAMPLES):
-            truncate(config.folder / name, start if start else -1)
-        tracker = Tracker(
-            config.folder,
-            config.tracker.type,
-            config.tracker.project,
-            config.name,
-            json.loads(config.model_dump_json()),
+        run.begin(config, tokens, start)
+        _forget(config, start, total_steps)
+        settings = config.tracker
+        tracker = held.enter_context(
+            Tracker(config.folder, settings.type, settings.project, config.name, json.loads(config.model_dump_json()))
         )
 
     def log(at: int, values: dict[str, Any]) -> None:
@@ -106,7 +109,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
                         model,
                         [tokenizer.special.bos, *tokenizer.encode(prompt)],
                         max_new_tokens=settings.max_new_tokens,
-                        context=tokens.seq_len,
+                        context=tokens.seq_len - 1,  # what training feeds: a row without its last token
                         eos=tokenizer.special.eos,
                         temperature=settings.temperature,
                         top_k=settings.top_k,
@@ -114,10 +117,9 @@ def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
                     )
                 )
                 file.write(json.dumps({"step": at, "prompt": prompt, "text": text}) + "\n")
-                on_record({"step": at, "sample": prompt + text})
         model.train()
 
-    def keep(at: int) -> None:
+    def keep(at: int) -> float:
         """This step's checkpoint: loss and samples first; its seal last, because the last seal ends the run."""
         loss = evaluate(at)
         if world.is_first:
@@ -126,13 +128,18 @@ def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
                 "run": config.name,
                 "tokens": at * global_targets,
                 "validation_loss": loss,
+                "seq_len": tokens.seq_len,
                 "parameters": num_parameters(model),
                 "tokenizer_sha256": tokenizer.sha256,
             }
             checkpoint.save_checkpoint(config.folder, at, model, tokenizer, tokens.seq_len, about)
+        return loss
 
+    validation_loss = math.nan
+    on_record({"step": start, "note": _plan(config, model, total_steps, global_targets, world)})
     if start == 0:
         keep(0)
+    asked = held.enter_context(_asked_to_stop(world))
     last_resume = began = time.monotonic()
     for k in range(start, total_steps):
         step_began = time.monotonic()
@@ -168,16 +175,65 @@ def _train(config: RunConfig, world: World, on_record: OnRecord) -> Result:
         if at in kept:
             if at == total_steps and world.is_first:  # before the last seal: a finished run can be gone on from
                 checkpoint.save_resume(config.folder, at, model, optimizer, config.resume.keep)
-            keep(at)
+            validation_loss = keep(at)
         elif config.eval.every and at % config.eval.every == 0:
             evaluate(at)
-        if at < total_steps and now - last_resume >= config.resume.every_seconds:
+        if at < total_steps and (asked or now - last_resume >= config.resume.every_seconds):
             if world.is_first:
                 checkpoint.save_resume(config.folder, at, model, optimizer, config.resume.keep)
             last_resume = now
+        if asked:
+            raise Interrupted(asked[0])
     if start == total_steps:
-        keep(total_steps)  # killed between the last resume state and the last seal
-    if tracker:
-        tracker.close()
+        validation_loss = keep(total_steps)  # killed between the last resume state and the last seal
     world.barrier()
-    return Result(total_steps, estimate.loss(model, held_out, world), held_out.floor)
+    return Result(total_steps, validation_loss, held_out.floor)
+
+
+def _plan(config: RunConfig, model: Model, total_steps: int, global_targets: int, world: World) -> str:
+    threads = f", {config.threads} threads" if world.device == "cpu" and config.threads != 1 else ""
+    return (
+        f"{num_parameters(model)['total']:,} parameters, {total_steps:,} steps of {global_targets:,} tokens on "
+        f"{world.size if world.size > 1 else ''} {world.device}{threads}".replace("  ", " ")
+    )
+
+
+@contextmanager
+def _asked_to_stop(world: World) -> Iterator[list[int]]:
+    """Signals that ask this run to end, as they come: it ends after the step under way, with a resume state.
+
+    The second one ends it at once. Only where the run is this process: ranks that stopped at different steps would
+    wait for each other, so theirs are ended by whoever started them and lose the steps since the last resume state.
+    """
+    asked: list[int] = []
+    if world.size > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _forget(config: RunConfig, start: int, total_steps: int) -> None:
+    """Drops the records that this start will write again: those after `start`, and at `start` what comes with a
+    checkpoint when that is still to be sealed, which can only be the first or the last."""
+    open_end = start in (0, total_steps)
+    truncate(
+        config.folder / METRICS,
+        lambda record: (
+            record["step"] <= start and not (open_end and record["step"] == start and "train/loss" not in record)
+        ),
+    )
+    truncate(config.folder / SAMPLES, lambda record: record["step"] <= start - open_end)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from suite.base.errors import ConfigError, TokensError
+from suite.base.progress import bar
 from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
 from suite.data.pack import Shape, Work
@@ -30,6 +31,9 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
     sealed = shards.read(folder) if (folder / MANIFEST).is_file() else None
     names = {"train": data.split, "validation": data.validation_split}
     missing = [name for name in names if sealed is None or name not in sealed.splits]
+    if sealed is not None and data.source is not None:
+        for name in names.keys() - missing:
+            _check_source(sealed, name, Source(data.source, data.feature, names[name], data.separator))
     if not missing:
         return
     if data.source is None:
@@ -46,9 +50,32 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
     for name in missing:
         say(f"tokenizing {data.source} {names[name]}")
         source = Source(data.source, data.feature, names[name], data.separator)
-        tokens, _ = pack.tokenize(source, encoder, folder, Shape(data.seq_len), work, name=name)
+        with bar("tokenizing", "MB") as advance:
+            tokens, _ = pack.tokenize(
+                source,
+                encoder,
+                folder,
+                Shape(data.seq_len),
+                work,
+                name=name,
+                on_block=lambda text_bytes, _: advance(text_bytes / 1e6, ""),
+            )
         entry = tokens.split(name)
         say(f"{folder}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows")
+
+
+def _check_source(tokens: Tokens, name: str, source: Source) -> None:
+    """Raises TokensError when a split that is there was made from other text than the config says.
+
+    The same words are enough; where they differ (another path to the same file) the text itself decides.
+    """
+    entry = tokens.split(name)
+    if (entry.source, entry.slice) == (source.identity(), source.split) or entry.fingerprint == source.fingerprint():
+        return
+    raise TokensError(
+        f"{tokens.folder}: split {name!r} was made from {entry.source} {entry.slice}, the config says "
+        f"{source.identity()} {source.split}: name another data.tokens folder, or leave out data.source"
+    )
 
 
 def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:

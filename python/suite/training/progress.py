@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from suite.base.world import World
+from suite.base.progress import clock
 from suite.training.config import RunConfig
 
 
@@ -33,12 +32,12 @@ class Progress:
         if not self.quiet:
             print(line, file=sys.stderr)
 
-    def trainer(self) -> Callable[[RunConfig, World], Any]:
-        return _Trainer(self)
-
     def show(self, record: dict[str, Any]) -> None:
         if self.quiet:
             return
+        if "note" in record:
+            begins = f"going on from step {record['step']:,}: " if record["step"] else ""
+            print(f"{self.name}: {begins}{record['note']}", file=sys.stderr)
         if "validation/loss" in record:
             floor = record.get("validation/floor")
             above = "" if floor is None else f" ({record['validation/loss'] - floor:+.3f} from the floor)"
@@ -46,19 +45,8 @@ class Progress:
             if not self.live:
                 print(f"{self.name}: step {record['step']}: {self.validation}", file=sys.stderr)
         elif "train/loss" in record and self.live:
-            minutes, seconds = divmod(int(record["train/seconds_left"]), 60)
             line = (
                 f"{self.name}: step {record['step']}  loss {record['train/loss']:.4f}  {self.validation}  "
-                f"{record['train/tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
+                f"{record['train/tokens_per_second']:,.0f} tokens/s  {clock(record['train/seconds_left'])} left"
             )
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-
-
-class _Trainer:
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def __call__(self, config: RunConfig, world: World) -> Any:
-        from suite.training.loop import train
-
-        return train(config, world, self.progress.show)

@@ -9,14 +9,17 @@ import json
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tomli
 
 from suite.base.config import flatten, to_toml, validate
-from suite.base.errors import IdentityError
+from suite.base.errors import ConfigError, IdentityError, SealError
 from suite.base.store import is_sealed, open_sealed, read_json, write_atomically, write_json
+from suite.base.world import World
 from suite.data import shards
 from suite.training.config import OPERATIONAL, RunConfig
 
@@ -31,21 +34,42 @@ def folder_of(run: Path, step: int) -> Path:
 
 def steps_in(run: Path) -> list[int]:
     """The sealed checkpoints of a run, ascending."""
-    return sorted(int(path.name[5:]) for path in run.glob("step-????????") if is_sealed(path))
+    return sorted(
+        int(path.name[5:]) for path in run.glob("step-????????") if is_sealed(path) and path.name[5:].isdecimal()
+    )
 
 
 def manifest_of(run: Path, step: int) -> dict[str, Any]:
     return open_sealed(folder_of(run, step), "checkpoint", verify=False)
 
 
-def stored_config(folder: Path) -> dict[str, Any] | None:
+def stored_config(folder: Path) -> RunConfig | None:
+    """The config that the run's folder began with, None when it has none. Raises SealError when it is damaged."""
     path = folder / CONFIG
-    return tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return validate(RunConfig, tomli.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, ConfigError) as error:
+        raise SealError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or remove the run") from None
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    return flatten(json.loads(config.model_dump_json(exclude_none=True)))
 
 
 def stored_environment(folder: Path) -> dict[str, Any] | None:
+    """What the run began with, None when it has not begun. Raises SealError when the file is damaged."""
     path = folder / ENVIRONMENT
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    began = read_json(path)
+    good = (
+        isinstance(began, dict) and isinstance(began.get("total_steps"), int) and isinstance(began.get("starts"), list)
+    )
+    if not good or not isinstance(began.get("tokens"), str):
+        raise SealError(f"{path}: damaged; restore it, or remove the run")
+    return began
 
 
 def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
@@ -54,8 +78,8 @@ def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     Raises IdentityError, with the differences, when the folder holds another run.
     """
     stored = stored_config(config.folder)
-    wanted = flatten(json.loads(config.model_dump_json(exclude_none=True)))
-    before = flatten(stored) if stored else {}
+    wanted = _flat(config)
+    before = _flat(stored) if stored else {}  # a key that is newer than the run has its default
     for key, choice in choices.items():
         if wanted.get(key) in (None, "auto"):
             wanted[key] = before.get(key, choice)
@@ -81,18 +105,29 @@ def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     return validate(RunConfig, table)
 
 
-def begin(config: RunConfig, tokens: shards.Tokens) -> None:
-    """Makes the folder with its config and environment. Raises IdentityError when it began with other tokens."""
-    config.folder.mkdir(parents=True, exist_ok=True)
+def begin(config: RunConfig, tokens: shards.Tokens, step: int) -> None:
+    """Makes the folder with its config, and notes this start and what it runs on in its environment.
+
+    Warns where that differs from the start before: bits may differ from there on. Raises IdentityError when the run
+    began with other tokens.
+    """
     fingerprint = tokens_fingerprint(tokens)
-    began = stored_environment(config.folder)
-    if began is None:
-        facts = {**environment(config), "tokens": fingerprint, "total_steps": total_steps(config, tokens)}
-        write_json(config.folder / ENVIRONMENT, facts)
-    elif began["tokens"] != fingerprint:
+    began = stored_environment(config.folder) or {
+        "tokens": fingerprint,
+        "total_steps": total_steps(config, tokens),
+        "starts": [],
+    }
+    if began["tokens"] != fingerprint:
         raise IdentityError(
             f"{config.folder}: began with other tokens than {tokens.folder} holds now; give this run another name="
         )
+    now = environment(config)
+    for before in began["starts"][-1:]:
+        for key in now:
+            if before.get(key) != now[key]:
+                print(f"warning: {config.name}: {key} was {before.get(key)}, is {now[key]}", file=sys.stderr)
+    began["starts"].append({"step": step, **now})
+    write_json(config.folder / ENVIRONMENT, began)
     write_atomically(config.folder / CONFIG, to_toml(config))
 
 
@@ -105,7 +140,14 @@ def tokens_fingerprint(tokens: shards.Tokens) -> str:
 
 
 def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
-    return config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, tokens.seq_len)
+    """How many updates the budget is. Raises ConfigError for steps elsewhere in the config that lie beyond it."""
+    total = config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, tokens.seq_len)
+    beyond = [step for step in config.checkpoints.extra if step > total]
+    if beyond:
+        raise ConfigError(f"checkpoints.extra: {beyond[0]} is beyond the run's {total} steps")
+    if config.schedule.warmup_steps > total:
+        raise ConfigError(f"schedule.warmup_steps: {config.schedule.warmup_steps} of the run's {total} steps")
+    return total
 
 
 def finished_step(config: RunConfig) -> int | None:
@@ -135,18 +177,37 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    """The commit this code was checked out at, marked when it was changed since; None for an installed package."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return None if done.returncode else done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None  # perhaps inside a repository, but not one of ours
+    return (git("rev-parse", "HEAD") or "") + ("-dirty" if git("status", "--porcelain", "-uno", ".") else "")
 
 
 def _cpu() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def train(config: RunConfig, world: World, on_record: Callable[[dict[str, Any]], None] = lambda record: None) -> Any:
+    """training.loop.train, imported in the process that trains: whoever starts processes needs no torch."""
+    from suite.training.loop import train
+
+    return train(config, world, on_record)
+
+
+def train_alone(config: RunConfig) -> Any:
+    return train(config, World(device=config.device))
 
 
 def choices(config: RunConfig, cores: int) -> dict[str, Any]:
@@ -156,7 +217,7 @@ def choices(config: RunConfig, cores: int) -> dict[str, Any]:
         from suite.base.world import choose_device
 
         stored = stored_config(config.folder)
-        device = stored["device"] if stored else choose_device(device)
+        device = stored.device if stored else choose_device(device)
     # Around 2,048 tokens keep a small model's activations in a core's cache; a GPU takes all of a worker's rows.
     micro = max(1, 2048 // config.data.seq_len) if device == "cpu" else -(-config.batch.sequences // config.num_workers)
     return {

@@ -13,10 +13,12 @@ from suite.training.config import RunConfig, SuiteSection
 def load_suite(file: Path, overrides: list[str]) -> tuple[SuiteSection, list[RunConfig]]:
     """The suite's own section and its members' configs, named suite/member, in the order given.
 
-    A member is its file layered over what the suite shares; overrides come last and reach every member.
-    Raises ConfigError with a line for every mistake in any of them.
+    A member is its file layered over what the suite shares; overrides come last and reach every member, but for
+    `name=` and `suite.*=`, which are the suite's own. Raises ConfigError with a line for every mistake in any of them.
     """
-    shared, origins = load_layers([file])
+    own = [override for override in overrides if override.startswith(("name=", "suite."))]
+    overrides = [override for override in overrides if override not in own]
+    shared, origins = load_layers([file], own)
     if "suite" not in shared:
         raise ConfigError(f"{file}: no [suite] section; `suite train {file}` trains a single run")
     section = validate(SuiteSection, shared.pop("suite"), {path[1:]: origin for path, origin in origins.items()})

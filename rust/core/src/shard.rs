@@ -145,7 +145,9 @@ pub struct ShardWriter<T: Id> {
 
 impl<T: Id> ShardWriter<T> {
     pub fn create(path: PathBuf, seq_len: usize) -> Result<Self> {
-        let temporary = path.with_extension(format!("parquet.tmp-{}", std::process::id()));
+        // Not the process id, which two nodes on one file system may share.
+        let unique = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let temporary = path.with_extension(format!("parquet.tmp-{unique:016x}"));
         let file = File::create(&temporary).map_err(io_error(&temporary))?;
         let sink = Hashing { file: BufWriter::new(file), hash: Sha256::new(), bytes: 0 };
         let writer = Self::open(sink, seq_len).map_err(|error| bad(&path, error))?;
