@@ -108,7 +108,7 @@ def test_two_workers_train_as_one_does_to_rounding(tiny_root: Path):
 
     for workers in (1, 2):
         name = f"of-{workers}"
-        arguments = [f"root={tiny_root}", f"name={name}", f"num_workers={workers}", "budget.steps=6"]
+        arguments = [f"root={tiny_root}", f"name={name}", f"num_workers={workers}", "executor=local", "budget.steps=6"]
         call("train", tiny_root / "llama.toml", *arguments)
     # The same rows in another order of summation: six updates of a tiny model move rounding by less than 1e-5.
     assert np.allclose(losses("of-1"), losses("of-2"), rtol=0, atol=1e-5)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from suite.base.cli import door, open_door
+
+if TYPE_CHECKING:
+    from suite.data.pack import Work
 
 app = door("Encode text and cut it into rows: parquet shards, the same bytes for any number of workers.")
 
@@ -26,6 +29,7 @@ def main(
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="documents in a call of the encoder")] = 50,
     block_bytes: Annotated[int, typer.Option(help="text in a block, the unit of parallel work")] = 8 << 20,
     workers: Annotated[int, typer.Option(help="processes; 0: one for each core")] = 0,
+    executor: Annotated[str, typer.Option(help="local, ray, or auto: ray when RAY_ADDRESS is set")] = "auto",
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
 ) -> None:
@@ -35,11 +39,12 @@ def main(
     from suite.base.progress import bar
     from suite.data import pack
     from suite.data import tokenizer as tokenizers
-    from suite.data.source import Source, check_at_least, check_errors
-    from suite.executor.local import map_in_order, num_cpus
+    from suite.data.source import Source, check_at_least, check_choice, check_errors
+    from suite.executor import choose
 
     check_at_least(1, batch_size=batch_size, block_bytes=block_bytes)
     check_at_least(0, workers=workers)
+    check_choice("executor", executor, ("auto", "local", "ray"))
     source = Source(in_dataset, feature, split, separator, check_errors(errors))
     name = pack.split_name(split) if as_ is None else as_
     started = time.monotonic()
@@ -53,7 +58,7 @@ def main(
             tokenizers.load(tokenizer),
             out_dir,
             pack.Shape(seq_len, overlap, chunk_size),
-            pack.one_pass(map_in_order(workers or num_cpus())),
+            way_of_working(choose(executor), workers),
             name=name,
             batch_size=batch_size,
             block_bytes=block_bytes,
@@ -66,6 +71,17 @@ def main(
         f"{out_dir}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows in "
         f"{num_shards}, {entry.dropped_tokens} tokens dropped at the tail{rate}"
     )
+
+
+def way_of_working(executor: str, workers: int) -> Work:
+    """One pass over this machine's processes, or two over a Ray cluster; `workers` 0 takes what there is."""
+    from suite.data.pack import one_pass
+    from suite.data.spill import two_passes
+    from suite.executor import local, ray
+
+    if executor == "ray":
+        return two_passes(ray.map_anywhere(workers or None))
+    return one_pass(local.map_in_order(workers or local.num_cpus()))
 
 
 if __name__ == "__main__":

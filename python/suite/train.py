@@ -20,8 +20,7 @@ def main(
     """Train a model from TOML. The same command again goes on where it stopped, or says that it is finished."""
     import functools
 
-    from suite.data.pack import one_pass
-    from suite.executor import local
+    from suite.executor import choose, local, ray
     from suite.training import prepare, run
     from suite.training.config import load_run
 
@@ -33,13 +32,16 @@ def main(
         print(f"{settled.folder}: finished at step {last}; nothing to do")
         return
 
+    from suite.tokenize import way_of_working
     from suite.training.progress import Progress
 
+    executor = choose(settled.executor, settled.num_workers)
+
     with Progress(settled, quiet) as progress:
-        prepare.ensure(settled, one_pass(local.map_in_order(local.num_cpus())), progress.say)
-        result = local.launch(
-            functools.partial(run.train, on_record=progress.show), settled, settled.num_workers, settled.device
-        )
+        prepare.ensure(settled, way_of_working(executor, 0), progress.say)
+        launch = ray.launch if executor == "ray" else local.launch
+        train = functools.partial(run.train, on_record=progress.show)
+        result = launch(train, settled, settled.num_workers, settled.device)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"
     print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")
 

@@ -112,9 +112,8 @@ def _parquet_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int
         start, stop = (max(inside[0] - first, 0), min(inside[1] - first, rows)) if inside else (0, rows)
         # Reading the end of a row group decodes its beginning too, so a group is cut into a few pieces at most.
         step = max(1, rows * block_bytes // text_bytes, -(-rows // MAX_BLOCKS_PER_ROW_GROUP))
-        found += [
-            Block("parquet", str(path), row, min(row + step, stop), number) for row in range(start, stop, step)
-        ]  # fmt: skip
+        where = str(path.absolute())
+        found += [Block("parquet", where, row, min(row + step, stop), number) for row in range(start, stop, step)]
         first += rows
     return found
 
@@ -174,7 +173,7 @@ def _jsonl_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int) 
             file.seek(min(start + block_bytes, stop) - 1)
             file.readline()  # on to the end of the line that the last byte is in
             end = min(file.tell(), stop)
-            found.append(Block("jsonl", str(path), start, end))
+            found.append(Block("jsonl", str(path.absolute()), start, end))
             start = end
     return found
 
@@ -270,9 +269,9 @@ def _joined(path: Path, ranges: list[tuple[int, int]], block_bytes: int) -> list
     found: list[Block] = []
     for start, stop in ranges:
         if found and stop - found[-1].start <= block_bytes:
-            found[-1] = Block("txt", str(path), found[-1].start, stop)
+            found[-1] = Block("txt", str(path.absolute()), found[-1].start, stop)
         else:
-            found.append(Block("txt", str(path), start, stop))
+            found.append(Block("txt", str(path.absolute()), start, stop))
     return found
 
 

@@ -180,11 +180,11 @@ def tokenize(
     )
     job = Job(
         source=source,
-        tokenizer=encoder.folder,
+        tokenizer=encoder.folder.absolute(),  # workers stand in other folders
         tokenizer_sha256=encoder.sha256,
         vocab_size=encoder.vocab_size,
         bos=encoder.special.bos,
-        out_dir=out_dir,
+        out_dir=out_dir.absolute(),
         name=name,
         shape=shape,
         batch_size=batch_size,

@@ -220,9 +220,13 @@ def _split_of(relative: Path) -> str:
 
 
 def check_errors(errors: str) -> str:
-    if errors not in ("strict", "replace"):
-        raise SourceError(f"--errors {errors}: expected strict or replace")
-    return errors
+    return check_choice("errors", errors, ("strict", "replace"))
+
+
+def check_choice(flag: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SourceError(f"--{flag} {value}: expected {' or '.join(choices)}")
+    return value
 
 
 def check_at_least(least: int, **flags: int) -> None:

@@ -1,1 +1,12 @@
-"""Where work runs: on this machine's processes. The same functions, the same bytes, whoever runs them."""
+"""Where work runs: this machine's processes, or Ray. The same functions, the same bytes, whoever runs them."""
+
+from __future__ import annotations
+
+import os
+
+
+def choose(wanted: str, num_workers: int = 1) -> str:
+    """ "local" or "ray". auto is ray in a submitted job ($RAY_ADDRESS is set there) and for several workers."""
+    if wanted != "auto":
+        return wanted
+    return "ray" if os.environ.get("RAY_ADDRESS") or num_workers > 1 else "local"

@@ -7,7 +7,9 @@ shard are the same bytes here as on one machine.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -46,6 +48,8 @@ def connect() -> Any:
     for name, value in _DRIVER.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _knock(address)
     try:
         if address:
             ray.init(log_to_driver=False, logging_level="warning")
@@ -56,9 +60,23 @@ def connect() -> Any:
     return ray
 
 
+def _knock(address: str) -> None:
+    """Raises ExecutorError when nobody listens at host:port. Ray itself would wait for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # "auto", or a name that Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ExecutorError(f"no Ray cluster at {address}: {error.strerror or error}") from None
+
+
 def check_resources(ray: Any, cpus: float, gpus: float) -> None:
-    """Raises ExecutorError when the cluster does not have this much, after giving an autoscaler its time."""
-    deadline = time.monotonic() + (START_SECONDS if _autoscales(ray) else 0)
+    """Raises ExecutorError when the cluster does not have this much, after giving an autoscaler START_SECONDS.
+
+    $RAY_ADDRESS may lead to a cluster that grows; one that we started on this machine does not.
+    """
+    deadline = time.monotonic() + (START_SECONDS if os.environ.get("RAY_ADDRESS") else 0)
     while True:
         have = ray.cluster_resources()
         if have.get("CPU", 0) >= cpus and have.get("GPU", 0) >= gpus:
@@ -69,16 +87,6 @@ def check_resources(ray: Any, cpus: float, gpus: float) -> None:
                 f"{cpus:g} CPUs and {gpus:g} GPUs are needed: use fewer workers, or a larger cluster"
             )
         time.sleep(1)
-
-
-def _autoscales(ray: Any) -> bool:
-    from ray.util.state import list_nodes
-
-    # `ray up` and KubeRay start the head with an autoscaling config; a head started by hand has none.
-    try:
-        return any("autoscaler" in str(getattr(node, "labels", "")) for node in list_nodes())
-    except Exception:
-        return False
 
 
 # ── data ──
@@ -99,12 +107,13 @@ def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequenc
 
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.print_on_execution_start = False
         cpus = ray.cluster_resources().get("CPU", 0)
         if cpus < 1:
             check_resources(ray, 1, 0)
         share = 1.0 if cpus > 1 else 0.5
-        size = max(1, min(workers or int(cpus), int(cpus / share)))
+        size = max(1, min(workers or int(cpus), int(cpus / share), len(items)))
         # Pickled by us: these are our own small tuples, and arrow would make columns of them.
         rows = [{"item": pickle.dumps((function, item))} for item in items]
         dataset = data.from_items(rows, override_num_blocks=len(rows)).map(
@@ -148,7 +157,6 @@ def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int,
     root = Path(config.root or os.environ.get("SUITE_ROOT") or ".").absolute()
     scratch = root / ".ray" / f"{config.name.replace('/', '-')}-{os.getpid()}"
     scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / "seen-by").mkdir()
     task = {
         "function": function,
         "config": config.model_copy(update={"root": str(root)}),
@@ -168,11 +176,16 @@ def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int,
         ),
     )
     try:
-        return trainer.fit().return_value
+        result = trainer.fit().return_value
+        if mistake := _mistake_in(scratch):
+            raise mistake
+        return result
     except TrainingFailedError as error:
         raise _mistake_in(scratch) or ExecutorError(_first_line(error)) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run's scratch may be there
+            scratch.parent.rmdir()
 
 
 def versions() -> dict[str, str]:

@@ -129,7 +129,7 @@ class RunConfig(Section):
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # None: all cores of the machine that starts the run
     root: str | None = None  # None: $SUITE_ROOT, or the current folder
-    executor: Literal["auto", "local"] = "auto"
+    executor: Literal["auto", "local", "ray"] = "auto"
     num_workers: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig

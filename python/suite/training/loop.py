@@ -136,7 +136,8 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         return loss
 
     validation_loss = math.nan
-    on_record({"step": start, "note": _plan(config, model, total_steps, global_targets, world)})
+    if world.is_first:
+        on_record({"step": start, "note": _plan(config, model, total_steps, global_targets, world)})
     if start == 0:
         keep(0)
     asked = held.enter_context(_asked_to_stop(world))
@@ -194,7 +195,7 @@ def _plan(config: RunConfig, model: Model, total_steps: int, global_targets: int
     threads = f", {config.threads} threads" if world.device == "cpu" and config.threads != 1 else ""
     return (
         f"{num_parameters(model)['total']:,} parameters, {total_steps:,} steps of {global_targets:,} tokens on "
-        f"{world.size if world.size > 1 else ''} {world.device}{threads}".replace("  ", " ")
+        f"{world.device}{threads}" + (f", {world.size} workers" if world.size > 1 else "")
     )
 
 
