@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DIST ?= dist
 UV = $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ test: build  ## the tests (under five minutes on two cores, no GPU, no network)
 	cargo test --release --quiet
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: build  ## the tests, the long ones too
+test-all: build  ## the tests, the long ones too (20 minutes on two cores)
 	cargo test --release --quiet
 	$(BIN)/python -m pytest
 
@@ -33,8 +34,15 @@ check: build  ## formatting, lints and types, Python and Rust
 bench: build  ## the figures, quick form
 	@for script in bench/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
-wheel: build  ## an abi3 wheel of the extension and the package, in dist/
-	$(BIN)/maturin build --release --out dist
+wheel: build  ## an abi3 wheel of package and extension, in dist/, and one for Ray jobs, in dist/job/
+	@rm -rf $(DIST) target/job && mkdir -p $(DIST)/job
+	@$(BIN)/maturin build --quiet --release --out $(DIST) >/dev/null
+	@# Ray installs a job's wheel on every node with all that it depends on, which would be torch anew for each; the
+	@# nodes have that, so this wheel names none. Its build number is a hash: a cluster keeps what it has under a name.
+	@$(BIN)/wheel unpack --dest target/job $(DIST)/*.whl >/dev/null
+	@sed -i '/^Requires-Dist/d' target/job/*/*.dist-info/METADATA
+	@$(BIN)/wheel pack --build-number 0$$(sha256sum $(DIST)/*.whl | cut -c1-12) --dest-dir $(DIST)/job target/job/* >/dev/null
+	@ls $(DIST)/*.whl $(DIST)/job/*.whl
 
 build: $(VENV)/built
 

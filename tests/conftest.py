@@ -7,9 +7,12 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from head import Head, head
 
 # Nothing here may reach a network, and a test machine's cores are few.
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
@@ -153,6 +156,14 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_run([root / "llama.toml"], [f"root={root}"])
     prepare.ensure(config, one_pass(map_in_order(1)), lambda line: None)
     return root
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[Head]:
+    """The one Ray that all tests share."""
+    assert "RAY_ADDRESS" not in os.environ, "the tests start a Ray of their own"
+    with head(num_cpus=2) as started:
+        yield started
 
 
 def weights_of(run: Path, step: int) -> bytes:

@@ -9,7 +9,7 @@ from suite.base.world import World
 from suite.data.batches import batch_rows
 
 
-def batches_of_this_rank(shape: tuple[int, int, int, int], world: World) -> list[list[int]]:
+def batches_of_this_rank(shape: tuple[int, int, int, int], world: World, on_record) -> list[list[int]]:
     """All ranks' rows of each step, gathered, in rank order."""
     steps, batch, num_rows, seed = shape
     gathered = []
@@ -21,7 +21,7 @@ def batches_of_this_rank(shape: tuple[int, int, int, int], world: World) -> list
     return gathered
 
 
-def train_but_die_once(config, world):
+def train_but_die_once(config, world, on_record):
     """Trains, but the last rank kills itself in a step, the first time."""
     import os
     import signal
@@ -41,4 +41,11 @@ def train_but_die_once(config, world):
 
     if world.rank == world.size - 1 and not mark.exists():
         threading.Thread(target=die, daemon=True).start()
-    return train(config, world)
+    return train(config, world, on_record)
+
+
+def die(config, world, on_record):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from pathlib import Path
 
 import pytest
 import tomli
@@ -19,6 +20,7 @@ MODEL = (
     '[model]\ntype = "llama"\nhidden_size = 8\nintermediate_size = 8\nnum_hidden_layers = 1\nnum_attention_heads = 2\n'
 )
 RUN = 'name = "a"\n' + MODEL + '[data]\ntokens = "t"\n[budget]\nsteps = 10\n'
+MAMBA = Path(__file__).parents[1] / "configs" / "mamba-100k.toml"
 
 
 @pytest.mark.parametrize(
@@ -151,3 +153,21 @@ def test_errors_survive_their_way_through_processes():
     for kind in errors.SuiteError.__subclasses__():
         back = pickle.loads(pickle.dumps(kind("a line")))
         assert type(back) is kind and str(back) == "a line"
+
+
+@pytest.mark.parametrize(
+    ("keys", "device"),
+    [([], None), (["ray.use_gpu=true"], "cuda"), (["ray.use_gpu=false"], "cpu"),
+     (["ray.resources_per_worker.GPU=0.25"], "cuda")],
+)  # fmt: skip
+def test_the_device_that_is_asked_of_ray(keys, device):
+    assert load_run([MAMBA], keys).ray.device() == device
+
+
+@pytest.mark.parametrize("keys", [
+    ["ray.use_gpu=false", "device=cuda"], ["ray.use_gpu=true", "device=cpu"],
+    ["ray.use_gpu=false", "ray.resources_per_worker.GPU=1"], ["device=cpu", "ray.resources_per_worker.GPU=1"],
+])  # fmt: skip
+def test_contradictions_about_the_gpu(keys):
+    with pytest.raises(ConfigError, match="contradict each other"):
+        load_run([MAMBA], keys)

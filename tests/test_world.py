@@ -99,7 +99,7 @@ def test_every_epoch_sees_every_row_once_across_batch_edges():
 def test_rows_of_each_step_are_the_same_for_any_number_of_workers(size):
     """Real gloo processes gather what each of them would read."""
     alone = [batch_rows(step, 0, 1, BATCH, ROWS, SEED).tolist() for step in range(STEPS)]
-    assert launch(batches_of_this_rank, (STEPS, BATCH, ROWS, SEED), size, "cpu") == alone
+    assert launch(batches_of_this_rank, (STEPS, BATCH, ROWS, SEED), size, "cpu", print) == alone
 
 
 def test_two_workers_train_as_one_does_to_rounding(tiny_root: Path):

@@ -23,6 +23,7 @@ def main(
     import sys
 
     from suite.base.errors import SuiteError
+    from suite.base.world import choose_device
     from suite.data.pack import one_pass
     from suite.executor import local
     from suite.training import board, prepare, run
@@ -30,7 +31,7 @@ def main(
 
     section, members = load_suite(config, overrides or [])
     cores = local.num_cpus()
-    settled = [run.settle(member, run.choices(member, cores)) for member in members]
+    settled = [run.settle(member, run.choices(member, cores, choose_device)) for member in members]
     left = [member for member in settled if run.finished_step(member) is None]
     if left:
         for member in left:

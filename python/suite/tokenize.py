@@ -37,6 +37,7 @@ def main(
     import time
 
     from suite.base.progress import bar
+    from suite.base.store import found, under_root
     from suite.data import pack
     from suite.data import tokenizer as tokenizers
     from suite.data.source import Source, check_at_least, check_choice, check_errors
@@ -47,6 +48,7 @@ def main(
     check_choice("executor", executor, ("auto", "local", "ray"))
     source = Source(in_dataset, feature, split, separator, check_errors(errors))
     name = pack.split_name(split) if as_ is None else as_
+    out_dir = under_root(out_dir)
     started = time.monotonic()
     with bar(f"tokenizing {name}", "MB") as advance:
 
@@ -55,7 +57,7 @@ def main(
 
         tokens, written = pack.tokenize(
             source,
-            tokenizers.load(tokenizer),
+            tokenizers.load(found(tokenizer)),
             out_dir,
             pack.Shape(seq_len, overlap, chunk_size),
             way_of_working(choose(executor), workers),

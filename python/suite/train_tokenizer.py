@@ -26,6 +26,7 @@ def main(
     import sys
 
     from suite.base.progress import bar
+    from suite.base.store import under_root
     from suite.data import tokenizer
     from suite.data.source import Source, check_errors
 
@@ -38,6 +39,7 @@ def main(
                 yield document
 
         trained = tokenizer.train(documents(), vocab_size)
+    out_dir = under_root(out_dir)
     tokenizer.save(trained, out_dir)
     print(f"{out_dir}: {trained.vocab_size} tokens")
     if trained.vocab_size < vocab_size:

@@ -16,15 +16,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from suite.base.errors import SealError
+from suite.base.errors import ConfigError, SealError
 
 MANIFEST = "manifest.json"
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a submitted command, and for no other
 FORMAT = 1
 
 
 def root_of(root: str | None) -> Path:
-    """The folder that holds a piece of work: as configured, or $SUITE_ROOT, or the current folder."""
-    return Path(root or os.environ.get("SUITE_ROOT") or ".")
+    """The folder that holds a piece of work: as configured, or $SUITE_ROOT, or the current folder.
+
+    Raises ConfigError for a relative one inside a submitted job: the current folder there is a copy that Ray removes.
+    """
+    folder = Path(root or os.environ.get("SUITE_ROOT") or ".")
+    if not folder.is_absolute() and _IN_A_JOB in os.environ:
+        raise ConfigError(
+            f"root {folder}: inside a Ray job a relative root is a copy that Ray throws away; set SUITE_ROOT to a "
+            """folder that all nodes see: --runtime-env-json '{"env_vars": {"SUITE_ROOT": "/shared/suite"}, ...}'"""
+        )
+    return folder
+
+
+def under_root(path: Path) -> Path:
+    """Where a command writes what its user calls `path`: under the root, unless it is absolute."""
+    return path if path.is_absolute() else root_of(None) / path
+
+
+def found(path: Path) -> Path:
+    """Where a command reads what its user calls `path`: as typed when it is there, else under the root."""
+    return path if path.exists() else under_root(path)
 
 
 def sha256_of(path: Path) -> str:

@@ -40,11 +40,10 @@ class World:
             torch.distributed.barrier()
 
 
-def choose_device(wanted: str) -> str:
+def choose_device() -> str:
+    """cuda when this machine has a GPU, else cpu."""
     import torch
 
-    if wanted != "auto":
-        return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

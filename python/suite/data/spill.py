@@ -13,6 +13,7 @@ import functools
 import itertools
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,8 +89,16 @@ def _ids_of(spill: Path, number: int) -> Path:
     return spill / f"block-{number:08d}.ids"
 
 
+def _check_seen(spill: Path) -> None:
+    if not spill.is_dir():
+        raise TokensError(
+            f"node {socket.gethostname()} does not see {spill.parent}: several nodes need a folder that all of them see"
+        )
+
+
 def spill_block(numbered: tuple[int, Block], *, job: Job, spill: Path) -> Counted:
     """Encodes a block and leaves its ids in the spill. Done twice, it leaves the same file."""
+    _check_seen(spill)
     number, block = numbered
     encoded = encode_block(block, job=job)
     path = _ids_of(spill, number)
@@ -101,6 +110,7 @@ def spill_block(numbered: tuple[int, Block], *, job: Job, spill: Path) -> Counte
 
 def cut_shard(part: Part, *, job: Job, spill: Path) -> tuple[int, tuple[str, int, int, str]]:
     """Writes one shard from the spilled ids that its span touches. Done twice, it leaves the same file."""
+    _check_seen(spill)
     packer = job.packer(first_shard=part.number)
     dtype = np.uint16 if job.vocab_size <= 1 << 16 else np.uint32
     for number, begins, ends in part.blocks:

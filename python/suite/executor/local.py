@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from suite.base.cli import Interrupted
 from suite.base.errors import SuiteError, WorkerError
 from suite.base.world import World
+from suite.executor.feed import OnRecord
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -91,19 +92,21 @@ def _ordered(function: Callable[[Item], Result], items: list[Item], workers: int
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int, device: str) -> Any:
-    """Calls `function(config, world)` on every rank; returns what the first rank returns.
+def launch(
+    function: Callable[[Any, World, OnRecord], Any], config: Any, num_workers: int, device: str, on_record: OnRecord
+) -> Any:
+    """Calls `function(config, world, on_record)` on every rank; returns what the first rank returns.
 
     One rank runs here. More are spawned processes in a gloo (CPU) or NCCL (GPU) group on loopback. When one fails
     the others are ended, and its error is raised here.
     """
     if num_workers == 1:
-        return function(config, World(device=device))
+        return function(config, World(device=device), on_record)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="suite-") as folder:
         outbox = context.SimpleQueue()
         ranks = [
-            context.Process(target=_rank, args=(function, config, rank, num_workers, device, folder, outbox))
+            context.Process(target=_rank, args=(function, config, rank, num_workers, device, folder, outbox, on_record))
             for rank in range(num_workers)
         ]
         for process in ranks:
@@ -145,7 +148,14 @@ def _first_result(ranks: list[Any], outbox: Any) -> Any:
 
 
 def _rank(
-    function: Callable[[Any, World], Any], config: Any, rank: int, size: int, device: str, folder: str, outbox: Any
+    function: Callable[[Any, World, OnRecord], Any],
+    config: Any,
+    rank: int,
+    size: int,
+    device: str,
+    folder: str,
+    outbox: Any,
+    on_record: OnRecord,
 ) -> None:
     import torch
     import torch.distributed
@@ -158,7 +168,8 @@ def _rank(
         torch.distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
         )
-        outbox.put((rank, function(config, World(rank, size, f"cuda:{rank}" if device == "cuda" else device)), None))
+        world = World(rank, size, f"cuda:{rank}" if device == "cuda" else device)
+        outbox.put((rank, function(config, world, on_record), None))
         torch.distributed.destroy_process_group()
     except SuiteError as error:
         outbox.put((rank, None, error))

@@ -8,35 +8,43 @@ shard are the same bytes here as on one machine.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import pickle
+import platform
 import shutil
+import signal
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from suite.base import errors
-from suite.base.errors import ExecutorError, SuiteError
+from suite.base.cli import Interrupted
+from suite.base.errors import ConfigError, ExecutorError, SuiteError, WorkerError
+from suite.base.store import root_of
 from suite.base.world import World
+from suite.executor.feed import Feed, OnRecord, watching
 
-START_SECONDS = 120  # how long an autoscaling cluster may take to bring up what is asked for
+START_SECONDS = 900  # for workers to find room: an autoscaler boots nodes, other work ends
+JOIN_SECONDS = 60  # where nothing grows the cluster: nodes may be about to join, `ray up` does not wait for them
 COLLECTIVE_SECONDS = 300  # a rank that is silent for longer is taken for dead
-MAX_FAILURES = 3  # deaths of workers that a run survives before it is given up
 
 # For the driver's environment, which Ray hands on. Train's controller looks at its workers this often; at its default
 # of 2 s every end of a run waits for the next look.
-_DRIVER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS)}
+_DRIVER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
+# ── the cluster ──
 
 
 def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise ExecutorError("ray is not installed; executor=local trains without it") from None
+        raise ExecutorError("ray is not installed; executor=local works without it") from None
     return ray
 
 
@@ -56,7 +64,8 @@ def connect() -> Any:
         else:
             ray.init(address="local", dashboard_host="127.0.0.1", log_to_driver=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ExecutorError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+        reason = " ".join(str(error).split())  # of a version mismatch Ray says the versions in later lines
+        raise ExecutorError(f"no Ray cluster at {address or 'this machine'}: {reason}") from None
     return ray
 
 
@@ -71,22 +80,91 @@ def _knock(address: str) -> None:
         raise ExecutorError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
-def check_resources(ray: Any, cpus: float, gpus: float) -> None:
-    """Raises ExecutorError when the cluster does not have this much, after giving an autoscaler START_SECONDS.
+def choose_device() -> str:
+    """cuda when the cluster has a GPU now, else cpu. One that grows GPUs later needs `ray.use_gpu = true`."""
+    return "cuda" if connect().cluster_resources().get("GPU", 0) else "cpu"
 
-    $RAY_ADDRESS may lead to a cluster that grows; one that we started on this machine does not.
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def find_room(ray: Any, workers: int, each: Mapping[str, float]) -> None:
+    """Returns once the cluster has room for so many workers; an autoscaler is asked to make it.
+
+    Raises ExecutorError, saying what there is, when there will be none: at once where the cluster's configuration
+    says so, after JOIN_SECONDS where nothing could make room, after START_SECONDS where something could.
     """
-    deadline = time.monotonic() + (START_SECONDS if os.environ.get("RAY_ADDRESS") else 0)
-    while True:
-        have = ray.cluster_resources()
-        if have.get("CPU", 0) >= cpus and have.get("GPU", 0) >= gpus:
+    from ray._private.state import state  # nothing public says how far a cluster can grow
+    from ray.util import placement_group, remove_placement_group
+
+    asked = f"{workers} worker{'s' * (workers != 1)} with {_listed(each)}{' each' * (workers != 1)}"
+    limit = state.get_max_resources_from_cluster_config()
+    if limit and any(workers * amount > limit.get(name, 0) for name, amount in each.items()):
+        raise ExecutorError(
+            f"{asked}: the cluster can grow to {_listed({name: limit.get(name, 0) for name in each})}; "
+            "use fewer workers, or raise max_workers in the cluster's file"
+        )
+    group = placement_group([dict(each)] * workers)  # this is what makes an autoscaler act
+    try:
+        if group.wait(5):
             return
-        if time.monotonic() >= deadline:
-            raise ExecutorError(
-                f"the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs; "
-                f"{cpus:g} CPUs and {gpus:g} GPUs are needed: use fewer workers, or a larger cluster"
-            )
-        time.sleep(1)
+        fits, found = _capacity(ray, each)
+        seconds = START_SECONDS if limit or fits >= workers else JOIN_SECONDS
+        _say(f"waiting up to {seconds:g} s for room for {asked}; the cluster has {found}")
+        if group.wait(seconds):
+            return
+        fits, found = _capacity(ray, each)
+        why = "other work holds it" if fits >= workers else "use fewer workers, or a larger cluster"
+        raise ExecutorError(f"no room for {asked}: the cluster has {found}; {why}")
+    finally:
+        remove_placement_group(group)
+
+
+def _capacity(ray: Any, each: Mapping[str, float]) -> tuple[int, str]:
+    """How many workers would fit if nothing else ran, and what there is, in words."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = sum(min(int(node.get(name, 0) / amount + 1e-6) for name, amount in each.items()) for node in nodes)
+    total = {name: sum(node.get(name, 0) for node in nodes) for name in {"CPU": 0, "GPU": 0, **each}}
+    return fits, f"{_listed(total)} on {len(nodes)} node{'s' * (len(nodes) != 1)}"
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def _failure(error: BaseException) -> str:
+    """The last line of the innermost cause: Ray wraps errors in pages of text."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+# ── nodes ──
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """What must be the same on every node: of our own package every file, because a version covers many states."""
+    import hashlib
+    from importlib.metadata import version
+
+    package = Path(errors.__file__).parents[1]
+    ours = hashlib.sha256()
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.so")]):
+        ours.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    found = {"python": platform.python_version(), **{name: version(name) for name in ("suite", "ray", "torch")}}
+    return {**found, "suite": f"{found['suite']} ({ours.hexdigest()[:8]})"}
+
+
+def _check_versions(expected: dict[str, str]) -> None:
+    found = versions()
+    different = [f"{name} {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
+    if different:
+        raise ExecutorError(
+            f"node {socket.gethostname()} has {'; '.join(different)}: install the same versions on every node"
+        )
 
 
 # ── data ──
@@ -95,8 +173,8 @@ def check_resources(ray: Any, cpus: float, gpus: float) -> None:
 def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]:
     """Ray Data over descriptors: results as they come. A task whose worker dies is done again by Ray.
 
-    At most `workers` tasks at a time; None leaves it to Ray Data. One CPU of the cluster always stays free, because a
-    pool that takes every CPU can stop for ever without a word.
+    At most `workers` tasks at a time; None takes one for each CPU. Tasks, not actors: a pool of actors that takes
+    every CPU stops for ever without a word.
     """
 
     def run(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -104,6 +182,7 @@ def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequenc
             return
         ray = connect()
         from ray import data
+        from ray.exceptions import RayError
 
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -111,52 +190,62 @@ def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequenc
         context.print_on_execution_start = False
         cpus = ray.cluster_resources().get("CPU", 0)
         if cpus < 1:
-            check_resources(ray, 1, 0)
+            find_room(ray, 1, {"CPU": 1.0})
         share = 1.0 if cpus > 1 else 0.5
         size = max(1, min(workers or int(cpus), int(cpus / share), len(items)))
         # Pickled by us: these are our own small tuples, and arrow would make columns of them.
-        rows = [{"item": pickle.dumps((function, item))} for item in items]
+        rows = [{"item": pickle.dumps((function, item, versions()))} for item in items]
         dataset = data.from_items(rows, override_num_blocks=len(rows)).map(
             _apply, num_cpus=share, compute=data.TaskPoolStrategy(size=size)
         )
-        for row in dataset.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, SuiteError):
-                raise result
-            yield result
+        try:
+            for row in dataset.iter_rows():
+                result = pickle.loads(row["result"])
+                if isinstance(result, SuiteError):
+                    raise result
+                yield result
+        except RayError as error:
+            raise WorkerError(f"the work failed on Ray: {_failure(error)}") from None
 
     return run
 
 
 def _apply(row: dict[str, Any]) -> dict[str, Any]:
     """One descriptor's work, in a Ray task. A user's mistake is a result: Ray would only try it again."""
-    function, item = pickle.loads(row["item"])
+    function, item, expected = pickle.loads(row["item"])
     try:
+        _check_versions(expected)
         result = function(item)
     except SuiteError as error:
         result = error
+    except OSError as error:
+        what = error.filename or "input or output"
+        result = ExecutorError(f"node {socket.gethostname()}: {what}: {error.strerror or error}")
     return {"result": pickle.dumps(result)}
 
 
 # ── training ──
 
 
-def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int, device: str) -> Any:
-    """Calls `function(config, world)` on every rank of a TorchTrainer; returns what the first rank returns.
+def launch(
+    function: Callable[[Any, World, OnRecord], Any], config: Any, num_workers: int, device: str, on_record: OnRecord
+) -> Any:
+    """Calls `function(config, world, on_record)` on every rank of a TorchTrainer; returns what the first returns.
 
-    A dead worker costs the steps since the last resume state: the group starts again, three times at most. A user's
-    mistake ends the run at once and is raised here.
+    A dead worker costs the steps since the last resume state: the group starts again, config.ray.max_failures times
+    at most. A user's mistake ends the run at once and is raised here.
     """
     ray = connect()
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    gpu = device == "cuda"
-    resources = {"CPU": float(config.threads), **({"GPU": 1.0} if gpu else {})}
-    check_resources(ray, num_workers * resources["CPU"], num_workers * resources.get("GPU", 0))
-    root = Path(config.root or os.environ.get("SUITE_ROOT") or ".").absolute()
+    resources = config.worker_resources
+    if num_workers > 1 and 0 < resources.get("GPU", 0) < 1:
+        raise ConfigError("ray.resources_per_worker: several workers cannot share a GPU (NCCL refuses); GPU = 1")
+    find_room(ray, num_workers, resources)
+    root = root_of(config.root).absolute()
     scratch = root / ".ray" / f"{config.name.replace('/', '-')}-{os.getpid()}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / "feed").mkdir(parents=True, exist_ok=True)
     task = {
         "function": function,
         "config": config.model_copy(update={"root": str(root)}),
@@ -164,63 +253,75 @@ def launch(function: Callable[[Any, World], Any], config: Any, num_workers: int,
         "scratch": str(scratch),
         "versions": versions(),
     }
+    failures = FailureConfig(max_failures=config.ray.max_failures, controller_failure_limit=2)
     trainer = TorchTrainer(
         _rank,
         train_loop_config=task,
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_SECONDS),
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=gpu, resources_per_worker=resources),
+        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo", timeout_s=COLLECTIVE_SECONDS),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=device == "cuda", resources_per_worker=resources),
         run_config=RunConfig(
             name="train",
             storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=2),
+            failure_config=failures,
+            callbacks=[_deaths_to(scratch / "feed")],
         ),
     )
     try:
-        result = trainer.fit().return_value
+        with watching(scratch / "feed", on_record):
+            result = trainer.fit().return_value
         if mistake := _mistake_in(scratch):
             raise mistake
         return result
     except TrainingFailedError as error:
-        raise _mistake_in(scratch) or ExecutorError(_first_line(error)) from None
+        mistakes = [_mistake_in(scratch), *map(_suite_error, getattr(error, "worker_failures", {}).values())]
+        raise next(filter(None, mistakes), ExecutorError(f"the run failed on Ray: {_failure(error)}")) from None
+    except SystemExit:  # how Ray Train answers Ctrl-C
+        raise Interrupted(signal.SIGINT) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):  # another run's scratch may be there
             scratch.parent.rmdir()
 
 
-def versions() -> dict[str, str]:
-    """What must be the same on every node."""
-    import platform
-    from importlib.metadata import version
+def _deaths_to(folder: Path) -> Any:
+    """A callback for Train's controller that tells the driver of workers that ended badly."""
+    from ray.train import UserCallback
 
-    return {"python": platform.python_version(), **{name: version(name) for name in ("suite", "ray", "torch")}}
+    class Deaths(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for rank, error in worker_exceptions.items():
+                if not _suite_error(error):
+                    Feed(folder)({"step": 0, "note": f"worker {rank} ended: {_failure(error)}"})
+
+    return Deaths()
+
+
+def _suite_error(error: BaseException | None) -> SuiteError | None:
+    while error is not None and not isinstance(error, SuiteError):
+        error = error.__cause__ or getattr(error, "_base_exc", None)
+    return error
 
 
 def _rank(task: dict[str, Any]) -> Any:
-    from ray import train
-
-    context = train.get_context()
-    scratch = Path(task["scratch"])
+    scratch, host = Path(task["scratch"]), socket.gethostname()
+    if not scratch.is_dir():
+        raise ExecutorError(f"node {host} does not see {scratch}: several nodes need a root that all of them see")
     if (scratch / "mistake.json").is_file():
         return None  # another rank met a user's mistake, and Ray starts the group again all the same
     try:
-        _check_node(scratch, task["versions"])
+        _check_versions(task["versions"])
+        from ray import train
+        from ray.train.torch import get_device
+
+        context = train.get_context()
         rank, size = context.get_world_rank(), context.get_world_size()
-        device = f"cuda:{context.get_local_rank()}" if task["device"] == "cuda" else task["device"]
-        return task["function"](task["config"], World(rank, size, device))
+        device = str(get_device()) if task["device"] == "cuda" else task["device"]
+        feed = Feed(scratch / "feed")
+        feed({"step": 0, "note": f"worker {rank} of {size} on {host}, {device}"})
+        return task["function"](task["config"], World(rank, size, device), feed)
     except SuiteError as error:
         (scratch / "mistake.json").write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}))
         raise
-
-
-def _check_node(scratch: Path, expected: dict[str, str]) -> None:
-    host = socket.gethostname()
-    if not scratch.is_dir():
-        raise ExecutorError(f"node {host} does not see {scratch}: several nodes need a root that all of them see")
-    found = versions()
-    different = [f"{name} {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
-    if different:
-        raise ExecutorError(f"node {host} has {'; '.join(different)}: install the same versions on every node")
 
 
 def _mistake_in(scratch: Path) -> SuiteError | None:
@@ -229,11 +330,3 @@ def _mistake_in(scratch: Path) -> SuiteError | None:
         return None
     mistake = json.loads(path.read_text())
     return getattr(errors, mistake["kind"], ExecutorError)(mistake["message"])
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"the run failed on Ray: {lines[-1] if lines else type(cause).__name__}"

@@ -65,7 +65,7 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     def __init__(self, config: MambaConfig, vocab_size: int) -> None:
         super().__init__()
-        self.embeddings = nn.Embedding(vocab_size, config.hidden_size)
+        self.embeddings = nn.Embedding.from_pretrained(torch.empty(vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
 

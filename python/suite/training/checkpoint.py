@@ -19,7 +19,11 @@ from suite.data.tokenizer import Tokenizer
 from suite.models import hf
 from suite.models.build import Model
 from suite.training import optim
-from suite.training.run import folder_of
+from suite.training.run import folder_of, resume_steps
+
+
+def _resume_folder(run: Path, step: int) -> Path:
+    return run / f"resume-{step:08d}"
 
 
 def _fresh(folder: Path) -> Path:
@@ -42,7 +46,7 @@ def save_checkpoint(
 
 def save_resume(run: Path, step: int, model: Model, optimizer: torch.optim.AdamW, keep: int) -> None:
     """Writes and seals resume-<step>, then removes all but the newest `keep`."""
-    folder = _fresh(run / f"resume-{step:08d}")
+    folder = _fresh(_resume_folder(run, step))
     hf.write_weights(model, folder / hf.WEIGHTS)
     save_file(optim.state_by_name(model, optimizer), folder / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, folder / "random.safetensors")
@@ -57,12 +61,10 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
 
     Raises SealError when the newest is damaged: going on from less would silently repeat work.
     """
-    sealed = [
-        folder for folder in sorted(run.glob("resume-????????")) if is_sealed(folder) and folder.name[7:].isdecimal()
-    ]
-    if not sealed:
+    steps = resume_steps(run)
+    if not steps:
         return 0
-    folder = sealed[-1]
+    folder = _resume_folder(run, steps[-1])
     open_sealed(folder, "resume")
     hf.read_weights(model, folder / hf.WEIGHTS)
     try:
@@ -72,4 +74,4 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
             f"{folder}: no optimizer state for {error}; remove the folder to go on from an older one"
         ) from None
     torch.set_rng_state(load_file(folder / "random.safetensors")["torch"])
-    return int(folder.name.removeprefix("resume-"))
+    return steps[-1]

@@ -118,8 +118,24 @@ class TrackerConfig(Section):
     project: str = "suite"
 
 
+class RayConfig(Section):
+    """What a worker asks of Ray. The local executor reads none of it."""
+
+    use_gpu: bool | None = None  # None: as `device` says, and where that is auto, when the cluster has a GPU now
+    resources_per_worker: dict[str, PositiveFloat] = Field(
+        default={}
+    )  # CPU: as many as threads; GPU: 1 on cuda; fractions share
+    max_failures: NonNegativeInt = 3  # deaths of workers that the run survives
+
+    def device(self) -> str | None:
+        """The device that this asks for, None when it leaves it open."""
+        if self.use_gpu is None and "GPU" not in self.resources_per_worker:
+            return None
+        return "cpu" if self.use_gpu is False else "cuda"
+
+
 # Keys that say how and where, not what: they may change when a run goes on.
-OPERATIONAL = ("root", "executor", "num_workers", "resume.", "tracker.")
+OPERATIONAL = ("root", "executor", "num_workers", "resume.", "tracker.", "ray.")
 
 
 class RunConfig(Section):
@@ -144,6 +160,15 @@ class RunConfig(Section):
     samples: SamplesConfig = SamplesConfig()
     resume: ResumeConfig = ResumeConfig()
     tracker: TrackerConfig = TrackerConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _gpu_or_not(self) -> RunConfig:
+        said = {"cpu": False, "cuda": True}.get(self.device)
+        answers = {said, self.ray.use_gpu, True if "GPU" in self.ray.resources_per_worker else None} - {None}
+        if len(answers) > 1:
+            raise ValueError("device, ray.use_gpu and a GPU in ray.resources_per_worker contradict each other")
+        return self
 
     @model_validator(mode="after")
     def _workers_share_the_batch(self) -> RunConfig:
@@ -163,6 +188,12 @@ class RunConfig(Section):
     def path(self, relative: str) -> Path:
         """A folder of this piece of work, under its root."""
         return root_of(self.root) / relative
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What each worker of a settled run asks of Ray: as configured, else its threads as CPUs, and a GPU on cuda."""
+        gpu = {"GPU": 1.0} if self.device == "cuda" else {}
+        return {"CPU": float(self.threads or 1), **gpu, **self.ray.resources_per_worker}
 
     @property
     def folder(self) -> Path:

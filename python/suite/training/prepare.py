@@ -24,22 +24,37 @@ def tokenizer_folder(config: RunConfig) -> Path:
     return config.path(data.tokenizer) if data.tokenizer else config.path(data.tokens) / "tokenizer"
 
 
+def _slices(config: RunConfig) -> dict[str, str]:
+    """Which part of the source each split of the tokens is made from."""
+    return {"train": config.data.split, "validation": config.data.validation_split}
+
+
+def missing_splits(config: RunConfig) -> list[str]:
+    """The splits that are still to be made. Raises TokensError when one that is there was made from other text than
+    the config says, ConfigError when one is missing and there is no source to make it from."""
+    data = config.data
+    folder = config.path(data.tokens)
+    sealed = shards.read(folder) if (folder / MANIFEST).is_file() else None
+    slices = _slices(config)
+    missing = [name for name in slices if sealed is None or name not in sealed.splits]
+    if sealed is not None and data.source is not None:
+        for name in slices.keys() - missing:
+            _check_source(sealed, name, Source(data.source, data.feature, slices[name], data.separator))
+    if missing and data.source is None:
+        if sealed is None:
+            shards.read(folder)  # says what is wrong with the folder
+        raise ConfigError(f"data.tokens: {folder} has no split {missing[0]!r}; tokenize it, or set data.source")
+    return missing
+
+
 def ensure(config: RunConfig, work: Work, say: Say) -> None:
     """Makes what the run needs and is not there. Raises ConfigError when it is absent and there is no source."""
     data = config.data
     folder = config.path(data.tokens)
-    sealed = shards.read(folder) if (folder / MANIFEST).is_file() else None
-    names = {"train": data.split, "validation": data.validation_split}
-    missing = [name for name in names if sealed is None or name not in sealed.splits]
-    if sealed is not None and data.source is not None:
-        for name in names.keys() - missing:
-            _check_source(sealed, name, Source(data.source, data.feature, names[name], data.separator))
+    missing = missing_splits(config)
     if not missing:
         return
-    if data.source is None:
-        if sealed is None:
-            shards.read(folder)  # says what is wrong with the folder
-        raise ConfigError(f"data.tokens: {folder} has no split {missing[0]!r}; tokenize it, or set data.source")
+    assert data.source is not None
     home = tokenizer_folder(config)
     with locked(home):
         if not (home / "tokenizer.json").is_file():
@@ -48,8 +63,8 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
             tokenizer.save(tokenizer.train(source.documents(), data.vocab_size), home)
     encoder = tokenizer.load(home)
     for name in missing:
-        say(f"tokenizing {data.source} {names[name]}")
-        source = Source(data.source, data.feature, names[name], data.separator)
+        source = Source(data.source, data.feature, _slices(config)[name], data.separator)
+        say(f"tokenizing {data.source} {source.split}")
         with bar("tokenizing", "MB") as advance:
             tokens, _ = pack.tokenize(
                 source,

@@ -39,6 +39,13 @@ def steps_in(run: Path) -> list[int]:
     )
 
 
+def resume_steps(run: Path) -> list[int]:
+    """The steps of a run's sealed resume states, ascending."""
+    return sorted(
+        int(path.name[7:]) for path in run.glob("resume-????????") if is_sealed(path) and path.name[7:].isdecimal()
+    )
+
+
 def manifest_of(run: Path, step: int) -> dict[str, Any]:
     return open_sealed(folder_of(run, step), "checkpoint", verify=False)
 
@@ -210,14 +217,12 @@ def train_alone(config: RunConfig) -> Any:
     return train(config, World(device=config.device))
 
 
-def choices(config: RunConfig, cores: int) -> dict[str, Any]:
-    """What a config leaves open, for this machine. Asks for torch only when the device is open too."""
+def choices(config: RunConfig, cores: int, choose_device: Callable[[], str]) -> dict[str, Any]:
+    """What a config leaves open, for `cores` shared by its workers. Asks for the device only when that is open too."""
     device = config.device
     if device == "auto":
-        from suite.base.world import choose_device
-
         stored = stored_config(config.folder)
-        device = stored.device if stored else choose_device(device)
+        device = stored.device if stored else choose_device()
     # Around 2,048 tokens keep a small model's activations in a core's cache; a GPU takes all of a worker's rows.
     micro = max(1, 2048 // config.data.seq_len) if device == "cpu" else -(-config.batch.sequences // config.num_workers)
     return {
