@@ -43,7 +43,8 @@ def head(num_cpus: int) -> Iterator[Head]:
         f"--temp-dir={folder}", f"--num-cpus={num_cpus}", "--object-store-memory=100000000",
     ]  # fmt: skip
     bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run `python` and `pip`
-    environment = {**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parent), "PATH": bin_first}
+    ours_too = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = {**os.environ, **QUIET, "PYTHONPATH": ours_too, "PATH": bin_first}
     log = (folder / "head.log").open("wb")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from suite.base.cli import Interrupted
 from suite.base.errors import SuiteError, WorkerError
 from suite.base.world import World
-from suite.executor.feed import OnRecord
+from suite.executor.feed import Feed, OnRecord, watching
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,13 +107,14 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="suite-") as folder:
         outbox = context.SimpleQueue()
         ranks = [
-            context.Process(target=_rank, args=(function, config, rank, num_workers, device, folder, outbox, on_record))
+            context.Process(target=_rank, args=(function, config, rank, num_workers, device, folder, outbox))
             for rank in range(num_workers)
         ]
         for process in ranks:
             process.start()
         try:
-            return _first_result(ranks, outbox)
+            with watching(Path(folder) / "feed", on_record):
+                return _first_result(ranks, outbox)
         finally:
             _end(ranks)
 
@@ -155,7 +157,6 @@ def _rank(
     device: str,
     folder: str,
     outbox: Any,
-    on_record: OnRecord,
 ) -> None:
     import torch
     import torch.distributed
@@ -169,7 +170,7 @@ def _rank(
             "nccl" if device == "cuda" else "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
         )
         world = World(rank, size, f"cuda:{rank}" if device == "cuda" else device)
-        outbox.put((rank, function(config, world, on_record), None))
+        outbox.put((rank, function(config, world, Feed(Path(folder) / "feed")), None))
         torch.distributed.destroy_process_group()
     except SuiteError as error:
         outbox.put((rank, None, error))

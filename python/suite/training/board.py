@@ -1,12 +1,9 @@
-"""Runs side by side as they are watched: one line each, read from what the runs write.
-
-The board reads metrics.jsonl and samples.jsonl and nothing else, so it shows any run, wherever it is trained.
-"""
+"""Runs as they are watched: a line each, in a table that stays on a terminal."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,34 +14,86 @@ from suite.training import run
 from suite.training.config import RunConfig
 
 
-class Watched:
-    """A run's newest values, kept up to date by reading what its files have gained."""
+class Standing:
+    """Where a run is: its newest values, kept up to date by its records."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.metrics = Follower(config.folder / METRICS)
-        self.samples = Follower(config.folder / run.SAMPLES)
+        self.total = 0  # steps; known once the tokens are there
+        self.state = "waiting"
         self.now: dict[str, Any] = {"sample": "", "written": "", "rate": 0.0}
 
-    def latest(self) -> dict[str, Any]:
-        """The newest value of every metric; `validated_at`, the step of the newest validation; the newest `sample`."""
-        for record in self.metrics.more():
-            self.now.update(record)
-            if rate := record.get("train/tokens_per_second"):  # smoothed over about 20 steps: single ones jump
-                self.now["rate"] += (rate - self.now["rate"]) * (0.05 if self.now["rate"] else 1.0)
-            if "validation/loss" in record:
-                self.now["validated_at"] = record["step"]
-        for record in self.samples.more():
+    def update(self, record: dict[str, Any]) -> None:
+        """`now` has the newest value of every metric; `validated_at`, the step of the newest validation; the newest
+        `sample`, and what of it the model `written`."""
+        if "text" in record:
             self.now["sample"], self.now["written"] = record["prompt"] + record["text"], record["text"]
-        return self.now
+            return
+        self.now.update(record)
+        if rate := record.get("train/tokens_per_second"):  # smoothed over about 20 steps: single ones jump
+            self.now["rate"] += (rate - self.now["rate"]) * (0.05 if self.now["rate"] else 1.0)
+        if "validation/loss" in record:
+            self.now["validated_at"] = record["step"]
+
+    def count_steps(self) -> None:
+        self.total = run.total_steps(self.config, shards.read(self.config.path(self.config.data.tokens)))
+
+    def above(self) -> str:
+        now = self.now
+        return f"{now['validation/loss'] - now['validation/floor']:+.3f}" if "validation/floor" in now else ""
+
+    def writes(self, length: int) -> str:
+        return " ".join(self.now["written"].split())[:length]
+
+    def row(self) -> list[str]:
+        now = self.now
+        if "validation/loss" not in now:
+            return [self.config.name, self.state, *[""] * 6]
+        return [
+            self.config.name,
+            f"{now['step']:,}/{self.total:,}",
+            f"{now['train/loss']:.3f}" if "train/loss" in now else "",
+            f"{now['validation/loss']:.3f}",
+            self.above(),
+            f"{now['rate']:,.0f}",
+            clock(now.get("train/seconds_left", 0)),
+            self.writes(200),
+        ]
+
+
+class Watched(Standing):
+    """Kept up to date by what the run's files have gained: it shows any run, wherever it is trained."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.metrics = Follower(config.folder / METRICS)
+        self.samples = Follower(config.folder / run.SAMPLES)
+
+    def read(self) -> None:
+        for record in [*self.metrics.more(), *self.samples.more()]:
+            self.update(record)
+
+
+def table_of(standings: Iterable[Standing]) -> Any:
+    """A rich table with a row for each run."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name in ("run", "step", "train loss", "held-out loss", "above floor", "tokens/s", "left"):
+        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
+    table.add_column("writes", no_wrap=True, ratio=1, overflow="ellipsis")
+    for standing in standings:
+        table.add_row(*standing.row())
+    return table
 
 
 class Board:
-    """A live table on a terminal; elsewhere a line for each new validation loss."""
+    """A live table of runs side by side on a terminal; elsewhere a line for each new validation loss."""
 
     def __init__(self, runs: Sequence[RunConfig]) -> None:
         self.runs = [Watched(one) for one in runs]
-        self.steps = [run.total_steps(one, shards.read(one.path(one.data.tokens))) for one in runs]
+        for watched in self.runs:
+            watched.count_steps()
         self.said: set[tuple[str, int]] = set()
         self.live: Any = None
 
@@ -65,51 +114,24 @@ class Board:
             self.live.stop()
 
     def refresh(self, begun: list[bool]) -> None:
+        for watched, started in zip(self.runs, begun, strict=True):
+            if started:
+                watched.state = "starting"
+                watched.read()
         if self.live:
-            self.live.update(self._table(begun))
+            self.live.update(table_of(self.runs))
             return
-        for watched, total in zip(self.runs, self.steps, strict=True):
-            now, name = watched.latest(), watched.config.name
+        for watched in self.runs:
+            now, name = watched.now, watched.config.name
             at = now.get("validated_at")
             if at is not None and (name, at) not in self.said:
                 self.said.add((name, at))
                 print(
-                    f"{name:<18} step {at:>6,}/{total:,}  loss {now['validation/loss']:.3f}{_above(now)}  "
-                    f"{now['rate']:>7,.0f} tokens/s  {clock(now.get('train/seconds_left', 0))} left  {_short(now, 60)}",
+                    f"{name:<18} step {at:>6,}/{watched.total:,}  loss {now['validation/loss']:.3f} {watched.above()}  "
+                    f"{now['rate']:>7,.0f} tokens/s  {clock(now.get('train/seconds_left', 0))} left  "
+                    f"{watched.writes(60)}",
                     flush=True,
                 )
-
-    def _table(self, begun: list[bool]) -> Any:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, expand=True)
-        for name in ("run", "step", "train loss", "held-out loss", "above floor", "tokens/s", "left"):
-            table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
-        table.add_column("writes", no_wrap=True, ratio=1, overflow="ellipsis")
-        for watched, total, started in zip(self.runs, self.steps, begun, strict=True):
-            now, name = watched.latest() if started else {}, watched.config.name
-            if "validation/loss" not in now:
-                table.add_row(name, "starting" if started else "waiting", *[""] * 6)
-                continue
-            table.add_row(
-                name,
-                f"{now['step']:,}/{total:,}",
-                f"{now['train/loss']:.3f}" if "train/loss" in now else "",
-                f"{now['validation/loss']:.3f}",
-                _above(now).strip(),
-                f"{now['rate']:,.0f}",
-                clock(now.get("train/seconds_left", 0)),
-                _short(now, 200),
-            )
-        return table
-
-
-def _above(now: dict[str, Any]) -> str:
-    return f" {now['validation/loss'] - now['validation/floor']:+.3f}" if "validation/floor" in now else ""
-
-
-def _short(now: dict[str, Any], length: int) -> str:
-    return " ".join(now["written"].split())[:length]
 
 
 def print_summary(runs: Sequence[RunConfig]) -> None:
@@ -123,7 +145,9 @@ def print_summary(runs: Sequence[RunConfig]) -> None:
         table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     texts = []
     for config in runs:
-        now = Watched(config).latest()
+        watched = Watched(config)
+        watched.read()
+        now = watched.now
         steps = run.steps_in(config.folder)
         if not steps or "validation/loss" not in now:
             table.add_row(config.name, "", "not trained")
@@ -137,7 +161,7 @@ def print_summary(runs: Sequence[RunConfig]) -> None:
             f"{manifest['tokens']:,}",
             f"{now['validation/loss']:.3f}",
             "" if floor is None else f"{floor:.3f}",
-            _above(now).strip(),
+            watched.above(),
         )
         if now["sample"]:
             texts.append((config.folder, now["sample"]))

@@ -116,7 +116,9 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
                         seed=config.seed,
                     )
                 )
-                file.write(json.dumps({"step": at, "prompt": prompt, "text": text}) + "\n")
+                record = {"step": at, "prompt": prompt, "text": text}
+                file.write(json.dumps(record) + "\n")
+                on_record(record)
         model.train()
 
     def keep(at: int) -> float:

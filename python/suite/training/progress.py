@@ -1,4 +1,4 @@
-"""A run as it is watched: one live line on a terminal, a line per checkpoint elsewhere."""
+"""One run as it is watched: a live table on a terminal, a line per checkpoint elsewhere."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from suite.base.progress import clock
+from suite.training.board import Standing, table_of
 from suite.training.config import RunConfig
 
 
 class Progress:
-    """Shows records as they come. Picklable, so that the first rank can show them from a process of its own."""
+    """Shows the records that the run's workers send; what they note stands above the table."""
 
     def __init__(self, config: RunConfig, quiet: bool) -> None:
-        self.name = config.name
+        self.standing = Standing(config)
         self.quiet = quiet
-        self.live = sys.stderr.isatty() and not quiet
-        self.validation = ""
+        self.live: Any = None
 
     def __enter__(self) -> Progress:
         return self
@@ -26,27 +25,39 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            print(file=sys.stderr)
+            self.live.stop()
 
     def say(self, line: str) -> None:
-        if not self.quiet:
-            print(line, file=sys.stderr)
+        if self.live:
+            self.live.console.print(line, markup=False, highlight=False)
+        elif not self.quiet:
+            print(line, file=sys.stderr, flush=True)
 
     def show(self, record: dict[str, Any]) -> None:
         if self.quiet:
             return
+        if not self.standing.total:
+            self._begin()
+        name, step = self.standing.config.name, record["step"]
         if "note" in record:
-            begins = f"going on from step {record['step']:,}: " if record["step"] else ""
-            print(f"{self.name}: {begins}{record['note']}", file=sys.stderr)
-        if "validation/loss" in record:
-            floor = record.get("validation/floor")
-            above = "" if floor is None else f" ({record['validation/loss'] - floor:+.3f} from the floor)"
-            self.validation = f"validation {record['validation/loss']:.4f}{above}"
-            if not self.live:
-                print(f"{self.name}: step {record['step']}: {self.validation}", file=sys.stderr)
-        elif "train/loss" in record and self.live:
-            line = (
-                f"{self.name}: step {record['step']}  loss {record['train/loss']:.4f}  {self.validation}  "
-                f"{record['train/tokens_per_second']:,.0f} tokens/s  {clock(record['train/seconds_left'])} left"
+            self.say(f"{name}: {f'going on from step {step:,}: ' if step else ''}{record['note']}")
+            return
+        self.standing.update(record)
+        if self.live:
+            self.live.update(table_of([self.standing]))
+        elif "validation/loss" in record:
+            above = self.standing.above()
+            floor = f" ({above} from the floor)" if above else ""
+            self.say(
+                f"{name}: step {step:,}/{self.standing.total:,}: validation {record['validation/loss']:.4f}{floor}"
             )
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def _begin(self) -> None:
+        self.standing.count_steps()
+        self.standing.state = "starting"
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live = Live(table_of([self.standing]), console=Console(stderr=True), refresh_per_second=4)
+            self.live.start()
