@@ -6,7 +6,7 @@ DIST ?= dist
 UV = $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench wheel build lock clean
+.PHONY: help install demo test test-all cluster-test check bench wheel build lock clean
 
 help:  ## print this
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | column -t -s :
@@ -18,11 +18,17 @@ demo: build  ## install, build, and train the demo suite: tokenizer, tokens, fou
 
 test: build  ## the tests (under five minutes on two cores, no GPU, no network)
 	cargo test --release --quiet
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not cluster"
 
 test-all: build  ## the tests, the long ones too (20 minutes on two cores)
 	cargo test --release --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not cluster"
+
+cluster-test:  ## `ray up` on two hosts made of namespaces: needs root, sshd, rsync and ip (minutes)
+	@PYTHONPATH=tests $(PYTHON) -c 'import hosts, sys; sys.exit(hosts.missing())'
+	@$(MAKE) --no-print-directory wheel
+	@test -x $(BIN)/uv || $(UV) pip install --quiet --python $(BIN)/python uv
+	$(BIN)/python -m pytest -m cluster
 
 check: build  ## formatting, lints and types, Python and Rust
 	$(BIN)/ruff format --check .

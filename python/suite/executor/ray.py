@@ -95,11 +95,10 @@ def find_room(ray: Any, workers: int, each: Mapping[str, float]) -> None:
     Raises ExecutorError, saying what there is, when there will be none: at once where the cluster's configuration
     says so, after JOIN_SECONDS where nothing could make room, after START_SECONDS where something could.
     """
-    from ray._private.state import state  # nothing public says how far a cluster can grow
     from ray.util import placement_group, remove_placement_group
 
     asked = f"{workers} worker{'s' * (workers != 1)} with {_listed(each)}{' each' * (workers != 1)}"
-    limit = state.get_max_resources_from_cluster_config()
+    limit = _limit()
     if limit and any(workers * amount > limit.get(name, 0) for name, amount in each.items()):
         raise ExecutorError(
             f"{asked}: the cluster can grow to {_listed({name: limit.get(name, 0) for name in each})}; "
@@ -119,6 +118,13 @@ def find_room(ray: Any, workers: int, each: Mapping[str, float]) -> None:
         raise ExecutorError(f"no room for {asked}: the cluster has {found}; {why}")
     finally:
         remove_placement_group(group)
+
+
+def _limit() -> dict[str, int] | None:
+    """How far the cluster can grow, None when it cannot."""
+    from ray._private.state import state  # nothing public says it
+
+    return state.get_max_resources_from_cluster_config()
 
 
 def _capacity(ray: Any, each: Mapping[str, float]) -> tuple[int, str]:
@@ -188,9 +194,9 @@ def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequenc
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.print_on_execution_start = False
-        cpus = ray.cluster_resources().get("CPU", 0)
-        if cpus < 1:
+        if ray.cluster_resources().get("CPU", 0) < 1:
             find_room(ray, 1, {"CPU": 1.0})
+        cpus = max(ray.cluster_resources().get("CPU", 0), (_limit() or {}).get("CPU", 0))  # it grows to what waits
         share = 1.0 if cpus > 1 else 0.5
         size = max(1, min(workers or int(cpus), int(cpus / share), len(items)))
         # Pickled by us: these are our own small tuples, and arrow would make columns of them.
