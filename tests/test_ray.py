@@ -21,7 +21,7 @@ from suite.data import pack, spill, tokenizer
 from suite.data.pack import Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
-from suite.executor import choose, local
+from suite.executor import choose, local, nodes
 from suite.executor import ray as executor
 from suite.training import run
 from suite.training.config import load_run
@@ -90,8 +90,8 @@ def test_a_node_that_sees_other_folders_is_named(corpus, tokenizer_dir, tmp_path
 
 def test_a_node_with_other_versions_is_named():
     with pytest.raises(ExecutorError, match=r"node .* has torch .*, not 1\.0: install the same versions"):
-        executor._check_versions({**executor.versions(), "torch": "1.0"})
-    executor._check_versions(executor.versions())
+        nodes.check_versions({**nodes.versions(), "torch": "1.0"})
+    nodes.check_versions(nodes.versions())
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,7 @@ def test_a_worker_that_always_dies_ends_the_run_with_a_line(connected, tiny_root
         executor.launch(ranks.die, settled, 2, "cpu", lambda record: None)
 
 
-def test_too_few_cpus_or_gpus_are_said_and_not_waited_for(connected, tiny_root, monkeypatch):
-    monkeypatch.setattr(executor, "JOIN_SECONDS", 1)
+def test_too_few_cpus_or_gpus_are_said_and_not_waited_for(connected, tiny_root):
     arguments = [tiny_root / "llama.toml", f"root={tiny_root}", "name=ray-large", "executor=ray"]
     with pytest.raises(
         ExecutorError, match="no room for 5 workers with 1 CPU each: the cluster has 2 CPU and 0 GPU on 1"
@@ -155,6 +154,13 @@ def test_too_few_cpus_or_gpus_are_said_and_not_waited_for(connected, tiny_root, 
         call("train", *arguments, "num_workers=5")
     with pytest.raises(ExecutorError, match=r"1 worker with 1 CPU and 0\.5 GPU: the cluster has 2 CPU and 0 GPU on 1"):
         call("train", *arguments, "ray.resources_per_worker.GPU=0.5", "device=cuda")
+
+
+def test_a_cluster_has_its_time_to_make_room(connected, ray_head, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
+    with pytest.raises(ExecutorError, match="no room for 5 workers"):
+        executor.find_room(executor.connect(), 5, {"CPU": 1.0}, seconds=6)
+    assert "waiting up to 6 s for room for 5 workers with 1 CPU each; the cluster has 2 CPU" in capsys.readouterr().err
 
 
 def test_no_cluster_at_the_address(tiny_root):

@@ -123,7 +123,7 @@ def test_two_workers_on_two_hosts_train_to_the_bits_of_two_local_ones(desk, mach
 
 def test_a_root_that_one_host_does_not_see_is_an_error_that_names_the_host(desk):
     """/tmp is another folder on each; so is where the tokens of a run that makes its own would lie."""
-    keys = ["num_workers=2", f"data.tokens={SHARED}/tokens/tiny", "name=nowhere"]
+    keys = ["num_workers=2", "ray.max_failures=0", f"data.tokens={SHARED}/tokens/tiny", "name=nowhere"]
     with pytest.raises(
         AssertionError, match=r"error: node worker does not see /tmp/nowhere.*: several nodes need a root"
     ):

@@ -8,12 +8,10 @@ shard are the same bytes here as on one machine.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
 import pickle
-import platform
 import shutil
 import signal
 import socket
@@ -28,9 +26,9 @@ from suite.base.errors import ConfigError, ExecutorError, SuiteError, WorkerErro
 from suite.base.store import root_of
 from suite.base.world import World
 from suite.executor.feed import Feed, OnRecord, watching
+from suite.executor.nodes import check_versions, versions
 
-START_SECONDS = 900  # for workers to find room: an autoscaler boots nodes, other work ends
-JOIN_SECONDS = 60  # where nothing grows the cluster: nodes may be about to join, `ray up` does not wait for them
+START_SECONDS = 900  # for a cluster to make room: nodes boot and join, other work ends
 COLLECTIVE_SECONDS = 300  # a rank that is silent for longer is taken for dead
 
 # For the driver's environment, which Ray hands on. Train's controller looks at its workers this often; at its default
@@ -62,6 +60,9 @@ def connect() -> Any:
         if address:
             ray.init(log_to_driver=False, logging_level="warning")
         else:
+            os.environ.setdefault(
+                "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+            )  # a process that waits for a cloud's notice
             ray.init(address="local", dashboard_host="127.0.0.1", log_to_driver=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())  # of a version mismatch Ray says the versions in later lines
@@ -89,42 +90,31 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def find_room(ray: Any, workers: int, each: Mapping[str, float]) -> None:
-    """Returns once the cluster has room for so many workers; an autoscaler is asked to make it.
+def find_room(ray: Any, workers: int, each: Mapping[str, float], seconds: float = START_SECONDS) -> None:
+    """Returns once the cluster has room for so many workers, after asking an autoscaler to make it.
 
-    Raises ExecutorError, saying what there is, when there will be none: at once where the cluster's configuration
-    says so, after JOIN_SECONDS where nothing could make room, after START_SECONDS where something could.
+    Raises ExecutorError, saying what there is: when there is no room after `seconds`, and on a Ray of our own, which
+    nobody else uses and nothing can make larger, at once.
     """
     from ray.util import placement_group, remove_placement_group
 
     asked = f"{workers} worker{'s' * (workers != 1)} with {_listed(each)}{' each' * (workers != 1)}"
-    limit = _limit()
-    if limit and any(workers * amount > limit.get(name, 0) for name, amount in each.items()):
-        raise ExecutorError(
-            f"{asked}: the cluster can grow to {_listed({name: limit.get(name, 0) for name in each})}; "
-            "use fewer workers, or raise max_workers in the cluster's file"
-        )
-    group = placement_group([dict(each)] * workers)  # this is what makes an autoscaler act
+    fits, found = _capacity(ray, each)
+    if fits < workers and not os.environ.get("RAY_ADDRESS"):
+        seconds = 0
+    group = placement_group([dict(each)] * workers)  # a demand, which a look at the totals is not
     try:
-        if group.wait(5):
+        if group.wait(min(seconds, 5)):
             return
-        fits, found = _capacity(ray, each)
-        seconds = START_SECONDS if limit or fits >= workers else JOIN_SECONDS
-        _say(f"waiting up to {seconds:g} s for room for {asked}; the cluster has {found}")
-        if group.wait(seconds):
-            return
-        fits, found = _capacity(ray, each)
+        if seconds > 5:
+            _say(f"waiting up to {seconds:g} s for room for {asked}; the cluster has {found}")
+            if group.wait(seconds - 5):
+                return
+            fits, found = _capacity(ray, each)
         why = "other work holds it" if fits >= workers else "use fewer workers, or a larger cluster"
         raise ExecutorError(f"no room for {asked}: the cluster has {found}; {why}")
     finally:
         remove_placement_group(group)
-
-
-def _limit() -> dict[str, int] | None:
-    """How far the cluster can grow, None when it cannot."""
-    from ray._private.state import state  # nothing public says it
-
-    return state.get_max_resources_from_cluster_config()
 
 
 def _capacity(ray: Any, each: Mapping[str, float]) -> tuple[int, str]:
@@ -147,40 +137,14 @@ def _failure(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-# ── nodes ──
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """What must be the same on every node: of our own package every file, because a version covers many states."""
-    import hashlib
-    from importlib.metadata import version
-
-    package = Path(errors.__file__).parents[1]
-    ours = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *package.rglob("*.so")]):
-        ours.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    found = {"python": platform.python_version(), **{name: version(name) for name in ("suite", "ray", "torch")}}
-    return {**found, "suite": f"{found['suite']} ({ours.hexdigest()[:8]})"}
-
-
-def _check_versions(expected: dict[str, str]) -> None:
-    found = versions()
-    different = [f"{name} {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
-    if different:
-        raise ExecutorError(
-            f"node {socket.gethostname()} has {'; '.join(different)}: install the same versions on every node"
-        )
-
-
 # ── data ──
 
 
 def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]:
     """Ray Data over descriptors: results as they come. A task whose worker dies is done again by Ray.
 
-    At most `workers` tasks at a time; None takes one for each CPU. Tasks, not actors: a pool of actors that takes
-    every CPU stops for ever without a word.
+    At most `workers` tasks at a time; None takes one for each CPU, also of nodes that come later. Tasks, not actors:
+    a pool of actors that takes every CPU stops for ever without a word.
     """
 
     def run(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -196,13 +160,11 @@ def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequenc
         context.print_on_execution_start = False
         if ray.cluster_resources().get("CPU", 0) < 1:
             find_room(ray, 1, {"CPU": 1.0})
-        cpus = max(ray.cluster_resources().get("CPU", 0), (_limit() or {}).get("CPU", 0))  # it grows to what waits
-        share = 1.0 if cpus > 1 else 0.5
-        size = max(1, min(workers or int(cpus), int(cpus / share), len(items)))
+        share = 1.0 if ray.cluster_resources()["CPU"] > 1 else 0.5  # Ray Data wants some of a lonely CPU for itself
         # Pickled by us: these are our own small tuples, and arrow would make columns of them.
         rows = [{"item": pickle.dumps((function, item, versions()))} for item in items]
         dataset = data.from_items(rows, override_num_blocks=len(rows)).map(
-            _apply, num_cpus=share, compute=data.TaskPoolStrategy(size=size)
+            _apply, num_cpus=share, compute=data.TaskPoolStrategy(size=workers)
         )
         try:
             for row in dataset.iter_rows():
@@ -220,7 +182,7 @@ def _apply(row: dict[str, Any]) -> dict[str, Any]:
     """One descriptor's work, in a Ray task. A user's mistake is a result: Ray would only try it again."""
     function, item, expected = pickle.loads(row["item"])
     try:
-        _check_versions(expected)
+        check_versions(expected)
         result = function(item)
     except SuiteError as error:
         result = error
@@ -248,7 +210,7 @@ def launch(
     resources = config.worker_resources
     if num_workers > 1 and 0 < resources.get("GPU", 0) < 1:
         raise ConfigError("ray.resources_per_worker: several workers cannot share a GPU (NCCL refuses); GPU = 1")
-    find_room(ray, num_workers, resources)
+    find_room(ray, num_workers, resources, config.ray.start_seconds)
     root = root_of(config.root).absolute()
     scratch = root / ".ray" / f"{config.name.replace('/', '-')}-{os.getpid()}"
     (scratch / "feed").mkdir(parents=True, exist_ok=True)
@@ -315,7 +277,7 @@ def _rank(task: dict[str, Any]) -> Any:
     if (scratch / "mistake.json").is_file():
         return None  # another rank met a user's mistake, and Ray starts the group again all the same
     try:
-        _check_versions(task["versions"])
+        check_versions(task["versions"])
         from ray import train
         from ray.train.torch import get_device
 

@@ -125,6 +125,7 @@ class RayConfig(Section):
     resources_per_worker: dict[str, PositiveFloat] = Field(
         default={}
     )  # CPU: as many as threads; GPU: 1 on cuda; fractions share
+    start_seconds: NonNegativeFloat = 900.0  # how long a cluster may take to make room for the workers
     max_failures: NonNegativeInt = 3  # deaths of workers that the run survives
 
     def device(self) -> str | None:
