@@ -20,6 +20,7 @@ from suite.data import pack, shards, tokenizer
 from suite.data.pack import Encoded, Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
+from suite.data.texts import Texts
 from suite.executor.local import map_in_order
 
 BOS, EOS = 0, 1
@@ -184,7 +185,7 @@ def test_tokenized_documents_are_the_definition(corpus, tokenizer_dir, tmp_path)
 
 def test_a_special_tokens_name_in_a_document_is_text(tokenizer_dir):
     encoder = tokenizer.load(tokenizer_dir)
-    assert encoder.stream(["<eos>"]).tolist().count(encoder.special.eos) == 1
+    assert encoder.stream(Texts.of(["<eos>"])).tolist().count(encoder.special.eos) == 1
 
 
 def test_a_killed_worker_changes_nothing(corpus, tokenizer_dir, tmp_path):

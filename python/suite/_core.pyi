@@ -35,10 +35,37 @@ class Packer:
     def finish(self) -> tuple[list[tuple[str, int, int, str]], int]:
         """Ends the stream -> ([(name, rows, bytes, sha256)], tokens pushed)."""
 
+# Documents in one buffer: uint8 [bytes], int64 [documents], int64 [documents].
+
+class Encoder:
+    """Byte-level BPE with GPT-2's words; remembers words from call to call, in memory of fixed size."""
+
+    def __init__(
+        self,
+        bytes: Sequence[int],
+        merges: Sequence[tuple[int, int, int]],
+        *,
+        add_prefix_space: bool,
+        eos: int,
+        wide: bool,
+    ) -> None:
+        """The id of each of 256 bytes; (left, right, made) by rank. ValueError: an id that does not fit."""
+    def stream(self, data: Any, starts: Any, stops: Any) -> bytes:
+        """Each document's ids and then eos: uint16, or uint32 when wide. ValueError: a document is not UTF-8."""
+
+def not_utf8(data: Any, starts: Any, stops: Any) -> int | None:
+    """The number of the first document that is not UTF-8."""
+
+def jsonl_texts(data: bytes, field: str) -> tuple[bytes, bytes] | None:
+    """A field's texts and their int64 edges; None when a line is not a table with a text there."""
+
 GRAMMAR_VERSION: int
 
 def stories(seed: int, split: str, start: int, count: int) -> list[str]:
     """Stories start .. start+count of a split."""
+
+def story_texts(seed: int, split: str, start: int, count: int) -> tuple[bytes, bytes]:
+    """The same, one behind the other, and the int64 places where each begins; one more place at the end."""
 
 def story_spans(text: str) -> list[tuple[int, int, str, float]]:
     """(start, end, kind, nats) of every span of a story. ValueError: the grammar cannot have written the text."""

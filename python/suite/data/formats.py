@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from suite import _core
 from suite.base.errors import SourceError
 from suite.data import stories
 from suite.data.stories import StoriesSpec
+from suite.data.texts import Texts
 
 SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
 
@@ -65,18 +69,28 @@ def blocks(
             return _joined(path, ranges[slice(*inside)] if inside else ranges, block_bytes)
 
 
-def read(block: Block, feature: str, separator: str | None, errors: str) -> list[str]:
+def read(block: Block, feature: str, separator: str | None, errors: str) -> Texts:
     """The documents of a block. Raises SourceError, naming file and row, for what is not text."""
     match block.kind:
         case "stories":
             split, _, spec = block.where.partition("@")
-            return stories.read(StoriesSpec.parse(spec), split, block.start, block.stop)
+            return stories.texts(StoriesSpec.parse(spec), split, block.start, block.stop)
         case "parquet":
             return _read_parquet(block, feature, errors)
         case "jsonl":
             return _read_jsonl(block, feature, errors)
         case _:
             return _read_txt(block, feature, separator, errors)
+
+
+def _checked(texts: Texts, errors: str, where: Callable[[int], str]) -> Texts:
+    """The texts as UTF-8. Raises SourceError for the first that is not, or reads it with replacement characters."""
+    number = _core.not_utf8(*texts)
+    if number is None:
+        return texts
+    data = memoryview(texts.data)
+    pieces = [bytes(data[start:stop]) for start, stop in zip(texts.starts, texts.stops, strict=True)]
+    return Texts.of([_decoded(piece, errors, lambda i=i: where(i)) for i, piece in enumerate(pieces)])
 
 
 def _decoded(data: bytes, errors: str, where: Callable[[], str]) -> str:
@@ -127,7 +141,7 @@ def _batches(file: Any, block: Block, feature: str) -> Iterator[Any]:
         raise SourceError(f"{block.where}: damaged ({str(error).splitlines()[0]})") from None
 
 
-def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
+def _read_parquet(block: Block, feature: str, errors: str) -> Texts:
     import pyarrow
     import pyarrow.types as types
 
@@ -141,25 +155,26 @@ def _read_parquet(block: Block, feature: str, errors: str) -> list[str]:
     if not any(test(plain) for test in texts_are):
         raise SourceError(f"{block.where}: column {feature!r} holds {kind}, expected text")
     before = sum(file.metadata.row_group(group).num_rows for group in range(block.row_group))
-    texts: list[str] = []
-    row = 0
+    columns, row = [], 0
     for batch in _batches(file, block, feature):
         column = batch.column(0).slice(max(block.start - row, 0), max(0, block.stop - max(row, block.start)))
-        at = before + max(row, block.start)
-        column = column.cast(plain) if types.is_dictionary(kind) else column
         if column.null_count:
-            null = at + column.is_null().to_pylist().index(True)
+            null = before + max(row, block.start) + column.is_null().to_pylist().index(True)
             raise SourceError(
                 f"{block.where}: row {null}: column {feature!r} is null; remove the row or give it a text"
             )
-        values = column.cast(pyarrow.large_binary()).to_pylist()
-        texts += [
-            _decoded(value, errors, lambda i=i, at=at: f"{block.where}: row {at + i}") for i, value in enumerate(values)
-        ]
+        columns.append(column.cast(plain) if types.is_dictionary(kind) else column)
         row += batch.num_rows
         if row >= block.stop:
             break
-    return texts
+    texts = pyarrow.chunked_array(columns).cast(pyarrow.large_binary()).combine_chunks()
+    _, edges, data = texts.buffers()
+    places = np.frombuffer(edges, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return _checked(
+        Texts.cut(np.frombuffer(data or b"", np.uint8), places),
+        errors,
+        lambda number: f"{block.where}: row {before + block.start + number}",
+    )
 
 
 # ── jsonl ──
@@ -193,10 +208,21 @@ def _jsonl_bytes(path: Path, inside: tuple[int, int]) -> tuple[int, int]:
     return start, position
 
 
-def _read_jsonl(block: Block, feature: str, errors: str) -> list[str]:
+def _bytes_of(block: Block) -> bytes:
     with Path(block.where).open("rb") as file:
         file.seek(block.start)
-        data = file.read(block.stop - block.start)
+        return file.read(block.stop - block.start)
+
+
+def _read_jsonl(block: Block, feature: str, errors: str) -> Texts:
+    data = _bytes_of(block)
+    if found := _core.jsonl_texts(data, feature):
+        return Texts.cut(found[0], np.frombuffer(found[1], np.int64))
+    return Texts.of(_careful_jsonl(block, data, feature, errors))
+
+
+def _careful_jsonl(block: Block, data: bytes, feature: str, errors: str) -> list[str]:
+    """The same line by line, for blocks in which something is unusual. Raises SourceError for what cannot be read."""
     texts = []
     for number, line in enumerate(data.split(b"\n")):
         if not line.strip():
@@ -275,11 +301,17 @@ def _joined(path: Path, ranges: list[tuple[int, int]], block_bytes: int) -> list
     return found
 
 
-def _read_txt(block: Block, feature: str, separator: str | None, errors: str) -> list[str]:
+def _read_txt(block: Block, feature: str, separator: str | None, errors: str) -> Texts:
     if feature != "text":
         raise SourceError(f"{block.where}: no column {feature!r}; a txt file has only 'text'")
-    with Path(block.where).open("rb") as file:
-        file.seek(block.start)
-        data = file.read(block.stop - block.start)
-    parts = data.split(separator.encode()) if separator else [data]
-    return [_decoded(part, errors, lambda: block.where) for part in parts]
+    data = _bytes_of(block)
+    starts, stops = [0], []
+    if separator:
+        mark, at = separator.encode(), 0
+        while (at := data.find(mark, at)) >= 0:
+            stops.append(at)
+            at += len(mark)
+            starts.append(at)
+    stops.append(len(data))
+    texts = Texts(data, np.array(starts, np.int64), np.array(stops, np.int64))
+    return _checked(texts, errors, lambda number: block.where)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +27,14 @@ from suite.data import shards, tokenizer
 from suite.data.formats import Block
 from suite.data.shards import Shard, Split, Tokens
 from suite.data.source import DEFAULT_BLOCK_BYTES, Source
+from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 50  # documents per call of the encoder
 DEFAULT_ROWS_PER_SHARD = 200_000
 
 MAX_LENGTH = 1 << 24
+SAMPLE_CHARACTERS = 100_000
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -83,6 +86,7 @@ class Job:
     name: str
     shape: Shape
     batch_size: int
+    slow: bool  # encode by the tokenizers library
 
     def packer(self, first_shard: int = 0) -> _core.Packer:
         return _core.Packer(
@@ -120,12 +124,10 @@ def _loaded(folder: Path, sha256: str) -> Tokenizer:
 
 def encode_block(block: Block, *, job: Job) -> Encoded:
     """Reads and encodes one block; runs in any process."""
-    documents = job.source.read(block)
+    texts = job.source.read(block)
     encoder = _loaded(job.tokenizer, job.tokenizer_sha256)
-    size = job.batch_size
-    pieces = [encoder.stream(documents[i : i + size]) for i in range(0, len(documents), size)]
-    ids = np.concatenate(pieces) if pieces else np.empty(0, encoder.dtype)
-    return Encoded(ids, len(documents), sum(len(document.encode()) for document in documents))
+    ids = encoder.reference_stream(texts, job.batch_size) if job.slow else encoder.stream(texts)
+    return Encoded(ids, texts.num_documents, texts.num_bytes)
 
 
 def one_pass(map_in_order: MapInOrder) -> Work:
@@ -188,6 +190,7 @@ def tokenize(
         name=name,
         shape=shape,
         batch_size=batch_size,
+        slow=_must_be_slow(source.read(blocks[0]), encoder),
     )
     fingerprint = source.fingerprint()
     with locked(out_dir):
@@ -222,6 +225,28 @@ def tokenize(
         sealed = replace(fresh, splits={**others, name: entry})
         sealed.write()
         return sealed, True
+
+
+def _must_be_slow(texts: Texts, encoder: Tokenizer) -> bool:
+    """Whether the tokenizers library must encode, which is said. Both encode a sample of the job's own documents."""
+    if encoder.slow_because:
+        print(f"note: encoded by the tokenizers library, slowly: {encoder.slow_because}", file=sys.stderr)
+        return True
+    documents, size = [], 0
+    for document in texts.documents():
+        documents.append(document[:SAMPLE_CHARACTERS])
+        size += len(documents[-1])
+        if size >= SAMPLE_CHARACTERS:
+            break
+    sample = Texts.of(documents)
+    if np.array_equal(encoder.stream(sample), encoder.reference_stream(sample)):
+        return False
+    print(
+        f"warning: {encoder.folder}: our encoder and the tokenizers library differ on this text; the library encodes "
+        "it, slowly. Please report it",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _remove_shards(folder: Path, name: str, but: set[str]) -> None:

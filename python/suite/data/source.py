@@ -22,6 +22,7 @@ from suite.base.store import sha256_of
 from suite.data import formats
 from suite.data.formats import Block
 from suite.data.stories import StoriesSpec
+from suite.data.texts import Texts
 
 DEFAULT_BLOCK_BYTES = 8 << 20
 
@@ -117,13 +118,13 @@ class Source:
     def _is_one_text(self) -> bool:
         return self.separator is None and self.spec.endswith(".txt")
 
-    def read(self, block: Block) -> list[str]:
+    def read(self, block: Block) -> Texts:
         """The documents of a block. Raises SourceError for a null, bytes that are not UTF-8, a missing column."""
         return formats.read(block, self.feature, self.separator, self.errors)
 
     def documents(self) -> Iterator[str]:
         for block in self.blocks():
-            yield from self.read(block)
+            yield from self.read(block).documents()
 
     def fingerprint(self) -> str:
         """SHA-256 of what is read: names and contents of the split's files, or the stories' parameters."""

@@ -11,9 +11,24 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from suite import _core
+import numpy as np
 
-__all__ = ["DRAWN", "GRAMMAR_VERSION", "KINDS", "Entropy", "Span", "StoriesSpec", "entropy", "nats", "read", "spans"]
+from suite import _core
+from suite.data.texts import Texts
+
+__all__ = [
+    "DRAWN",
+    "GRAMMAR_VERSION",
+    "KINDS",
+    "Entropy",
+    "Span",
+    "StoriesSpec",
+    "entropy",
+    "nats",
+    "read",
+    "spans",
+    "texts",
+]
 
 GRAMMAR_VERSION: int = _core.GRAMMAR_VERSION
 
@@ -108,6 +123,12 @@ class Entropy:
 def read(spec: StoriesSpec, split: str, start: int, stop: int) -> list[str]:
     """Stories [start, stop) of a split, which may have any name; it has 2**64 stories, whatever `spec.count` is."""
     return _core.stories(spec.seed, split, start, max(0, stop - start))
+
+
+def texts(spec: StoriesSpec, split: str, start: int, stop: int) -> Texts:
+    """The same stories as `read`, without making strings of them."""
+    data, edges = _core.story_texts(spec.seed, split, start, max(0, stop - start))
+    return Texts.cut(data, np.frombuffer(edges, np.int64))
 
 
 def spans(text: str) -> list[Span]:

@@ -6,6 +6,7 @@ AutoTokenizer, which loads the folders written here.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -18,6 +19,8 @@ import numpy as np
 from suite.base.errors import TokenizerError
 from suite.base.special import SpecialIds
 from suite.base.store import write_json
+from suite.data import encoder
+from suite.data.texts import Texts
 
 SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")  # ids 0, 1, 2
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)  # every byte has a token, so every text can be encoded
@@ -50,8 +53,28 @@ class Tokenizer:
         content.pop("truncation", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def stream(self, documents: list[str]) -> np.ndarray:
+    @functools.cached_property
+    def slow_because(self) -> str | None:
+        """Why texts are encoded by the tokenizers library; None when our own encoder takes this tokenizer."""
+        return encoder.obstacle(json.loads(self.backend.to_str()))
+
+    @functools.cached_property
+    def _encoder(self) -> Any:
+        return encoder.make(json.loads(self.backend.to_str()), self.special.eos, self.dtype == np.uint32)
+
+    def stream(self, texts: Texts) -> np.ndarray:
         """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
+        if self.slow_because:
+            return self.reference_stream(texts)
+        return np.frombuffer(self._encoder.stream(texts.data, texts.starts, texts.stops), self.dtype)
+
+    def reference_stream(self, texts: Texts, batch_size: int = 50) -> np.ndarray:
+        """The same by the tokenizers library, so many documents in a call."""
+        documents = list(texts.documents())
+        pieces = [self._batch(documents[i : i + batch_size]) for i in range(0, len(documents), batch_size)]
+        return np.concatenate(pieces) if pieces else np.empty(0, self.dtype)
+
+    def _batch(self, documents: list[str]) -> np.ndarray:
         eos = self.special.eos
         pieces: list[int] = []
         try:

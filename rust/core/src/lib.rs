@@ -1,6 +1,8 @@
 //! What Suite computes outside of torch: rows and shards of tokens, the order of rows, stories, CPU kernels.
 
+pub mod bpe;
 pub mod error;
+pub mod jsonl;
 pub mod kernels;
 pub mod order;
 pub mod pack;

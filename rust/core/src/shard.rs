@@ -26,15 +26,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A token id as stored: u16 for vocabularies up to 65,536, else u32. Parquet's own type is int32 for both.
-pub trait Id: Copy + Send + Sync + 'static {
+pub trait Id: Copy + Default + Send + Sync + 'static {
     const BITS: i8;
+    /// The largest id.
+    const MAX: u64;
+    /// 16 bytes of ids.
+    type Few: AsRef<[Self]> + AsMut<[Self]> + Copy + Default;
     fn to_u64(self) -> u64;
     fn to_i32(self) -> i32;
     fn from_i32(value: i32) -> Option<Self>;
+    /// Of an id that is known to fit.
+    fn from_u32(value: u32) -> Self;
 }
 
 impl Id for u16 {
     const BITS: i8 = 16;
+    const MAX: u64 = u16::MAX as u64;
+    type Few = [u16; 8];
     fn to_u64(self) -> u64 {
         self.into()
     }
@@ -44,10 +52,16 @@ impl Id for u16 {
     fn from_i32(value: i32) -> Option<Self> {
         value.try_into().ok()
     }
+    #[inline]
+    fn from_u32(value: u32) -> Self {
+        value as Self
+    }
 }
 
 impl Id for u32 {
     const BITS: i8 = 32;
+    const MAX: u64 = u32::MAX as u64;
+    type Few = [u32; 4];
     fn to_u64(self) -> u64 {
         self.into()
     }
@@ -56,6 +70,10 @@ impl Id for u32 {
     }
     fn from_i32(value: i32) -> Option<Self> {
         Some(value.cast_unsigned())
+    }
+    #[inline]
+    fn from_u32(value: u32) -> Self {
+        value
     }
 }
 

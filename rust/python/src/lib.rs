@@ -1,5 +1,6 @@
 //! `suite._core`: converts arguments, releases the GIL, maps errors; computes nothing.
 
+mod bpe;
 mod data;
 mod kernels;
 mod stories;
@@ -8,6 +9,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    bpe::register(module)?;
     data::register(module)?;
     kernels::register(module)?;
     stories::register(module)?;

@@ -1,28 +1,47 @@
 //! The story grammar.
 
+use crate::bpe::int64;
 use crate::data::to_py;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use suite_core::stories::{self, GRAMMAR_VERSION, Kind, Stories};
+
+/// The texts of stories start .. start + count, one behind the other, and where each begins.
+fn written(py: Python<'_>, seed: u64, split: &str, start: u64, count: usize) -> PyResult<(String, Vec<i64>)> {
+    let stop = start.checked_add(count as u64).ok_or_else(|| {
+        PyValueError::new_err(format!("stories {start} to {start} + {count}: the last possible is 2**64 - 1"))
+    })?;
+    let stories = Stories::new(seed, split);
+    Ok(py.detach(|| {
+        let (mut text, mut edges) = (String::new(), vec![0]);
+        for index in start..stop {
+            stories.write(index, &mut text);
+            edges.push(text.len() as i64);
+        }
+        (text, edges)
+    }))
+}
 
 /// stories(seed, split, start, count) -> the texts of stories start .. start + count
 #[pyfunction]
 #[pyo3(name = "stories")]
 fn py_stories<'py>(py: Python<'py>, seed: u64, split: &str, start: u64, count: usize) -> PyResult<Bound<'py, PyList>> {
-    let stop = start.checked_add(count as u64).ok_or_else(|| {
-        PyValueError::new_err(format!("stories {start} to {start} + {count}: the last possible is 2**64 - 1"))
-    })?;
-    let stories = Stories::new(seed, split);
-    let (text, cuts) = py.detach(|| {
-        let (mut text, mut cuts) = (String::new(), vec![0]);
-        for index in start..stop {
-            stories.write(index, &mut text);
-            cuts.push(text.len());
-        }
-        (text, cuts)
-    });
-    PyList::new(py, cuts.windows(2).map(|cut| PyString::new(py, &text[cut[0]..cut[1]])))
+    let (text, edges) = written(py, seed, split, start, count)?;
+    PyList::new(py, edges.windows(2).map(|cut| PyString::new(py, &text[cut[0] as usize..cut[1] as usize])))
+}
+
+/// story_texts(seed, split, start, count) -> (bytes of the texts, bytes of int64 edges)
+#[pyfunction]
+fn story_texts<'py>(
+    py: Python<'py>,
+    seed: u64,
+    split: &str,
+    start: u64,
+    count: usize,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let (text, edges) = written(py, seed, split, start, count)?;
+    Ok((PyBytes::new(py, text.as_bytes()), int64(py, &edges)))
 }
 
 /// story_spans(text) -> [(start, end, kind, nats)], which tile the text
@@ -55,6 +74,7 @@ fn story_entropy(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("GRAMMAR_VERSION", GRAMMAR_VERSION)?;
     module.add_function(wrap_pyfunction!(py_stories, module)?)?;
+    module.add_function(wrap_pyfunction!(story_texts, module)?)?;
     module.add_function(wrap_pyfunction!(story_spans, module)?)?;
     module.add_function(wrap_pyfunction!(story_entropy, module)?)?;
     Ok(())
