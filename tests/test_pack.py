@@ -21,7 +21,7 @@ from suite.data.pack import Encoded, Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.data.texts import Texts
-from suite.executor.local import map_in_order
+from suite.executor.local import map_in_order, map_in_threads
 
 BOS, EOS = 0, 1
 
@@ -139,12 +139,26 @@ def tokenized(
     return tokens
 
 
+@pytest.mark.parametrize("slow", [False, True], ids=["ours", "library"])
 @pytest.mark.parametrize(
-    ("workers", "block_bytes", "batch_size"), [(1, 10**9, 50), (1, 1, 1), (1, 997, 7), (2, 500, 50), (3, 4000, 2)]
+    ("mapping", "block_bytes", "batch_size"),
+    [
+        (map, 10**9, 50),
+        (map, 1, 1),
+        (map_in_threads(2), 500, 50),
+        (map_in_threads(3), 4000, 2),
+        (map_in_order(2), 997, 7),
+    ],
+    ids=["at-once", "one-by-one", "2-threads", "3-threads", "2-processes"],
 )
-def test_shards_do_not_depend_on_how_work_was_split(corpus, tokenizer_dir, tmp_path, workers, block_bytes, batch_size):
+def test_shards_do_not_depend_on_how_work_was_split(
+    corpus, tokenizer_dir, tmp_path, monkeypatch, mapping, block_bytes, batch_size, slow
+):
+    """Nor on who encodes: our encoder or the tokenizers library."""
+    if slow:
+        monkeypatch.setattr(pack, "_must_be_slow", lambda texts, encoder: True)
     options = {"block_bytes": block_bytes, "batch_size": batch_size}
-    tokens = tokenized(corpus, tokenizer_dir, tmp_path, map_in_order(workers), **options)
+    tokens = tokenized(corpus, tokenizer_dir, tmp_path, mapping, **options)
     assert [(shard.name, shard.rows, shard.sha256[:16]) for shard in tokens.split("train").shards] == PINNED
 
 

@@ -24,8 +24,8 @@ def main(
 
     from suite.base.errors import SuiteError
     from suite.base.world import choose_device
-    from suite.data.pack import one_pass
     from suite.executor import local
+    from suite.tokenize import way_of_working
     from suite.training import board, prepare, run
     from suite.training.suite import load_suite
 
@@ -35,7 +35,7 @@ def main(
     left = [member for member in settled if run.finished_step(member) is None]
     if left:
         for member in left:
-            prepare.ensure(member, one_pass(local.map_in_order(cores)), lambda line: print(line, flush=True))
+            prepare.ensure(member, way_of_working("local", cores), lambda line: print(line, flush=True))
         with board.Board(left) as shown:
             outcomes = local.side_by_side(run.train_alone, left, section.processes, shown.refresh)
     else:

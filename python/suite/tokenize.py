@@ -28,7 +28,7 @@ def main(
     chunk_size: Annotated[int, typer.Option("--chunk-size", "-c", help="rows in a shard")] = 200_000,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="documents in a call of the encoder")] = 50,
     block_bytes: Annotated[int, typer.Option(help="text in a block, the unit of parallel work")] = 8 << 20,
-    workers: Annotated[int, typer.Option(help="processes; 0: one for each core")] = 0,
+    workers: Annotated[int, typer.Option(help="threads, or tasks on Ray; 0: one for each core")] = 0,
     executor: Annotated[str, typer.Option(help="local, ray, or auto: ray when RAY_ADDRESS is set")] = "auto",
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
@@ -83,7 +83,8 @@ def way_of_working(executor: str, workers: int) -> Work:
 
     if executor == "ray":
         return two_passes(ray.map_anywhere(workers or None))
-    return one_pass(local.map_in_order(workers or local.num_cpus()))
+    workers = workers or local.num_cpus()
+    return one_pass(local.map_in_threads(workers), local.map_in_order(workers))
 
 
 if __name__ == "__main__":

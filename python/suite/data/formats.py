@@ -24,7 +24,7 @@ SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson
 MEAN_STORY_BYTES = 443  # only to turn a block's bytes into a number of stories
 READ_BYTES = 1 << 20
 MAX_BLOCKS_PER_ROW_GROUP = 8
-BATCH_ROWS = 1024  # decoded at a time: bounds memory, whatever the row group
+BATCH_ROWS = 4096  # decoded at a time: bounds memory, whatever the row group
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ def _parquet_blocks(path: Path, inside: tuple[int, int] | None, block_bytes: int
         text_bytes = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == feature) or block_bytes
         rows = group.num_rows
         start, stop = (max(inside[0] - first, 0), min(inside[1] - first, rows)) if inside else (0, rows)
-        # Reading the end of a row group decodes its beginning too, so a group is cut into a few pieces at most.
-        step = max(1, rows * block_bytes // text_bytes, -(-rows // MAX_BLOCKS_PER_ROW_GROUP))
+        # Reading the end of a row group decodes its beginning too, so a group is cut late, and into a few pieces.
+        pieces = min(text_bytes // block_bytes, MAX_BLOCKS_PER_ROW_GROUP) if text_bytes > 4 * block_bytes else 1
+        step = max(1, -(-rows // max(1, pieces)))
         where = str(path.absolute())
         found += [Block("parquet", where, row, min(row + step, stop), number) for row in range(start, stop, step)]
         first += rows

@@ -130,13 +130,14 @@ def encode_block(block: Block, *, job: Job) -> Encoded:
     return Encoded(ids, texts.num_documents, texts.num_bytes)
 
 
-def one_pass(map_in_order: MapInOrder) -> Work:
-    """For one machine: blocks stream through one packer."""
+def one_pass(map_in_order: MapInOrder, map_slowly: MapInOrder | None = None) -> Work:
+    """For one machine: blocks stream through one packer. `map_slowly` is for what the tokenizers library encodes."""
 
     def work(job: Job, blocks: list[Block], on_block: Callable[[int, int], None]) -> Written:
+        map_blocks = map_slowly or map_in_order if job.slow else map_in_order
         packer = job.packer()
         documents = text_bytes = 0
-        for encoded in map_in_order(functools.partial(encode_block, job=job), blocks):
+        for encoded in map_blocks(functools.partial(encode_block, job=job), blocks):
             packer.push(encoded.ids)
             documents += encoded.documents
             text_bytes += encoded.text_bytes

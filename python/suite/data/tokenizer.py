@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import queue
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from suite import _core
 from suite.base.errors import TokenizerError
 from suite.base.special import SpecialIds
 from suite.base.store import write_json
@@ -35,6 +37,7 @@ class Tokenizer:
         self.backend = backend
         self.special = special
         self.folder = folder
+        self._encoders: queue.SimpleQueue[_core.Encoder] = queue.SimpleQueue()  # of this tokenizer, for any thread
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         backend.no_truncation()
         backend.no_padding()
@@ -58,15 +61,18 @@ class Tokenizer:
         """Why texts are encoded by the tokenizers library; None when our own encoder takes this tokenizer."""
         return encoder.obstacle(json.loads(self.backend.to_str()))
 
-    @functools.cached_property
-    def _encoder(self) -> Any:
-        return encoder.make(json.loads(self.backend.to_str()), self.special.eos, self.dtype == np.uint32)
-
     def stream(self, texts: Texts) -> np.ndarray:
         """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
         if self.slow_because:
             return self.reference_stream(texts)
-        return np.frombuffer(self._encoder.stream(texts.data, texts.starts, texts.stops), self.dtype)
+        try:
+            one = self._encoders.get_nowait()
+        except queue.Empty:
+            one = encoder.make(json.loads(self.backend.to_str()), self.special.eos, self.dtype == np.uint32)
+        try:
+            return np.frombuffer(one.stream(texts.data, texts.starts, texts.stops), self.dtype)
+        finally:
+            self._encoders.put(one)
 
     def reference_stream(self, texts: Texts, batch_size: int = 50) -> np.ndarray:
         """The same by the tokenizers library, so many documents in a call."""

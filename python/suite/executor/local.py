@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -62,6 +62,19 @@ def map_in_order(workers: int) -> Callable[[Callable[[Any], Any], Iterable[Any]]
     return run
 
 
+def map_in_threads(workers: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
+    """The same over threads, for functions that work without Python's lock: nothing to start, nothing to send."""
+
+    def run(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        listed = list(items)
+        if workers <= 1 or len(listed) <= 1:
+            yield from map(function, listed)
+        else:
+            yield from _in_order(ThreadPoolExecutor(workers), function, listed, workers)
+
+    return run
+
+
 def _belong_to_parent() -> None:
     """Ctrl-C is the parent's to handle, and when the parent goes, however it goes, so does this process.
 
@@ -81,6 +94,10 @@ def _ordered(function: Callable[[Item], Result], items: list[Item], workers: int
     # Spawned, not forked: the parent may hold threads of torch or tokenizers, which a fork would copy mid-lock.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread_each)
+    return _in_order(pool, function, items, workers)
+
+
+def _in_order(pool: Executor, function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:
     try:
         pending: collections.deque[Future[Result]] = collections.deque()
         for item in items:

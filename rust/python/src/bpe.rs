@@ -14,7 +14,7 @@ enum Encoders {
 }
 
 /// Encodes texts by byte-level BPE; the same ids as the tokenizers library's, with `<eos>` behind each text.
-#[pyclass(name = "Encoder", unsendable)]
+#[pyclass(name = "Encoder")]
 struct PyEncoder {
     encoder: Encoders,
     eos: u32,
@@ -120,17 +120,17 @@ impl PyEncoder {
         starts: &Bound<'py, PyAny>,
         stops: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let texts = Texts::of(py, data, starts, stops)?;
+        let (texts, eos) = (Texts::of(py, data, starts, stops)?, self.eos);
         match &mut self.encoder {
             Encoders::Narrow(encoder) => {
-                let ids = stream(encoder, &texts, self.eos)?;
+                let ids = py.detach(|| stream(encoder, &texts, eos))?;
                 PyBytes::new_with(py, ids.len() * 2, |out| {
                     out.chunks_exact_mut(2).zip(&ids).for_each(|(place, id)| place.copy_from_slice(&id.to_le_bytes()));
                     Ok(())
                 })
             }
             Encoders::Wide(encoder) => {
-                let ids = stream(encoder, &texts, self.eos)?;
+                let ids = py.detach(|| stream(encoder, &texts, eos))?;
                 PyBytes::new_with(py, ids.len() * 4, |out| {
                     out.chunks_exact_mut(4).zip(&ids).for_each(|(place, id)| place.copy_from_slice(&id.to_le_bytes()));
                     Ok(())
