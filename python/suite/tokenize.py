@@ -50,11 +50,7 @@ def main(
     name = pack.split_name(split) if as_ is None else as_
     out_dir = under_root(out_dir)
     started = time.monotonic()
-    with bar(f"tokenizing {name}", "MB") as advance:
-
-        def on_block(text_bytes: int, num_tokens: int) -> None:
-            advance(text_bytes / 1e6, f"{num_tokens / 1e6:.1f}M tokens in the last block")
-
+    with bar(f"tokenizing {name}", "blocks") as advance:
         tokens, written = pack.tokenize(
             source,
             tokenizers.load(found(tokenizer)),
@@ -64,7 +60,7 @@ def main(
             name=name,
             batch_size=batch_size,
             block_bytes=block_bytes,
-            on_block=on_block,
+            on_progress=lambda now: advance(1, str(now), now.blocks_total),
         )
     entry = tokens.split(name)
     rate = f", {entry.text_bytes / 1e6 / (time.monotonic() - started):.1f} MB/s" if written else ": there already"

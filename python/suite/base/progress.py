@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Advance(Protocol):
+    def __call__(self, amount: float, note: str = "", total: float | None = None) -> None: ...
 
 
 @contextlib.contextmanager
-def bar(description: str, unit: str, total: float | None = None) -> Iterator[Callable[[float, str], None]]:
-    """Yields `advance(amount, note)`. Shows amount, rate and time left when stderr is a terminal."""
+def bar(description: str, unit: str) -> Iterator[Advance]:
+    """Yields `advance(amount, note, total)`. Shows the amount, and the time left once there is a total, when stderr is
+    a terminal."""
     if not sys.stderr.isatty():
-        yield lambda amount, note="": None
+        yield lambda amount, note="", total=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,11 +28,11 @@ def bar(description: str, unit: str, total: float | None = None) -> Iterator[Cal
         TextColumn("{task.completed:,.0f} " + unit),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        *([TimeRemainingColumn()] if total else []),
+        TimeRemainingColumn(),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total, note="")
-        yield lambda amount, note="": progress.update(task, advance=amount, note=note)
+        task = progress.add_task(description, total=None, note="")
+        yield lambda amount, note="", total=None: progress.update(task, advance=amount, note=note, total=total)
 
 
 def clock(seconds: float) -> str:

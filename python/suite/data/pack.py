@@ -13,6 +13,7 @@ import functools
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,6 +111,24 @@ class Written(NamedTuple):
     text_bytes: int
 
 
+class Progress(NamedTuple):
+    """How far a job is, as `tokenize` tells after each block. `shards` are those that the tokens so far fill."""
+
+    blocks: int
+    blocks_total: int
+    text_bytes: int
+    tokens: int
+    shards: int
+    seconds: float
+
+    def __str__(self) -> str:
+        per_second = 1e-6 / max(self.seconds, 1e-9)
+        return (
+            f"{self.text_bytes / 1e6:,.0f} MB  {self.text_bytes * per_second:,.1f} MB/s  "
+            f"{self.tokens * per_second:,.2f}M tokens/s  {self.shards} shard{'s' * (self.shards != 1)}"
+        )
+
+
 Work = Callable[[Job, list[Block], Callable[[int, int], None]], Written]
 
 
@@ -158,7 +177,7 @@ def tokenize(
     name: str,
     batch_size: int = DEFAULT_BATCH_SIZE,
     block_bytes: int = DEFAULT_BLOCK_BYTES,
-    on_block: Callable[[int, int], None] = lambda text_bytes, tokens: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Tokens, bool]:
     """Writes split `name` into `out_dir`. Returns the folder's manifest, and False when the split was there already.
 
@@ -198,7 +217,7 @@ def tokenize(
         if there := _already(fresh, name, source, fingerprint):
             return there, False
         try:
-            written = work(job, blocks, on_block)
+            written = work(job, blocks, _counting(shape, len(blocks), on_progress))
             if not written.text_bytes:
                 raise SourceError(f"{source.spec}: split {source.split!r} has no text")
         except BaseException:
@@ -226,6 +245,19 @@ def tokenize(
         sealed = replace(fresh, splits={**others, name: entry})
         sealed.write()
         return sealed, True
+
+
+def _counting(shape: Shape, total: int, tell: Callable[[Progress], None]) -> Callable[[int, int], None]:
+    now, began = Progress(0, total, 0, 0, 0, 0.0), time.monotonic()
+
+    def on_block(text_bytes: int, tokens: int) -> None:
+        nonlocal now
+        tokens += now.tokens
+        _, _, spans = _core.plan([tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
+        now = Progress(now.blocks + 1, total, now.text_bytes + text_bytes, tokens, len(spans), time.monotonic() - began)
+        tell(now)
+
+    return on_block
 
 
 def _must_be_slow(texts: Texts, encoder: Tokenizer) -> bool:

@@ -65,7 +65,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
     for name in missing:
         source = Source(data.source, data.feature, _slices(config)[name], data.separator)
         say(f"tokenizing {data.source} {source.split}")
-        with bar("tokenizing", "MB") as advance:
+        with bar("tokenizing", "blocks") as advance:
             tokens, _ = pack.tokenize(
                 source,
                 encoder,
@@ -73,7 +73,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
                 Shape(data.seq_len),
                 work,
                 name=name,
-                on_block=lambda text_bytes, _: advance(text_bytes / 1e6, ""),
+                on_progress=lambda now: advance(1, str(now), now.blocks_total),
             )
         entry = tokens.split(name)
         say(f"{folder}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows")

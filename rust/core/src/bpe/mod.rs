@@ -15,7 +15,7 @@ use split::Classes;
 use std::collections::HashMap;
 
 const SHORT: usize = 15; // bytes; the sixteenth holds the length
-const SLOTS: usize = 1 << 16;
+const SLOTS: usize = 1 << 17;
 const MAX_LONG: usize = 256; // bytes; longer words do not come again
 const LONG_WORDS: usize = 1 << 15;
 
@@ -135,7 +135,7 @@ impl<T: Id> Encoder<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn short(&mut self, word: u128, bytes: &[u8], out: &mut Vec<T>) {
         let at = slot_of(word);
         if self.slots[at].word == word {

@@ -66,7 +66,7 @@ impl Classes {
     }
 
     /// Class and length in bytes of the character that begins at `at`. The text is valid UTF-8, and `at` inside it.
-    #[inline]
+    #[inline(always)]
     fn at(&self, text: &[u8], at: usize) -> (Class, usize) {
         let first = text[at];
         if first < 0x80 {
