@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson
 MEAN_STORY_BYTES = 443  # only to turn a block's bytes into a number of stories
 READ_BYTES = 1 << 20
 MAX_BLOCKS_PER_ROW_GROUP = 8
-BATCH_ROWS = 4096  # decoded at a time: bounds memory, whatever the row group
+BATCH_ROWS = 1024  # decoded at a time: bounds memory, whatever the row group
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ def blocks(
         case _:
             ranges = _txt_ranges(path, separator)
             return _joined(path, ranges[slice(*inside)] if inside else ranges, block_bytes)
+
+
+def head(block: Block) -> Block:
+    """The first documents of a block; as many as it has where they cannot be counted without reading it."""
+    return replace(block, stop=min(block.stop, block.start + 64)) if block.kind in ("parquet", "stories") else block
 
 
 def read(block: Block, feature: str, separator: str | None, errors: str) -> Texts:

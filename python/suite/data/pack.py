@@ -24,7 +24,7 @@ import numpy as np
 from suite import _core
 from suite.base.errors import SourceError, TokensError
 from suite.base.store import MANIFEST, locked
-from suite.data import shards, tokenizer
+from suite.data import formats, shards, tokenizer
 from suite.data.formats import Block
 from suite.data.shards import Shard, Split, Tokens
 from suite.data.source import DEFAULT_BLOCK_BYTES, Source
@@ -35,7 +35,7 @@ DEFAULT_BATCH_SIZE = 50  # documents per call of the encoder
 DEFAULT_ROWS_PER_SHARD = 200_000
 
 MAX_LENGTH = 1 << 24
-SAMPLE_CHARACTERS = 100_000
+SAMPLE_CHARACTERS = 50_000
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -210,7 +210,7 @@ def tokenize(
         name=name,
         shape=shape,
         batch_size=batch_size,
-        slow=_must_be_slow(source.read(blocks[0]), encoder),
+        slow=_must_be_slow(source.read(formats.head(blocks[0])), encoder),
     )
     fingerprint = source.fingerprint()
     with locked(out_dir):

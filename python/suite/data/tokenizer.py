@@ -48,18 +48,23 @@ class Tokenizer:
     def dtype(self) -> Any:
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
-    @property
-    def sha256(self) -> str:
-        """Hash of what decides the ids: tokenizer.json without padding and truncation, keys sorted."""
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """What decides the ids: tokenizer.json without padding and truncation."""
         content = json.loads(self.backend.to_str())
         content.pop("padding", None)
         content.pop("truncation", None)
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return content
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the content, keys sorted."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
 
     @functools.cached_property
     def slow_because(self) -> str | None:
         """Why texts are encoded by the tokenizers library; None when our own encoder takes this tokenizer."""
-        return encoder.obstacle(json.loads(self.backend.to_str()))
+        return encoder.obstacle(self.content)
 
     def stream(self, texts: Texts) -> np.ndarray:
         """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
@@ -68,7 +73,7 @@ class Tokenizer:
         try:
             one = self._encoders.get_nowait()
         except queue.Empty:
-            one = encoder.make(json.loads(self.backend.to_str()), self.special.eos, self.dtype == np.uint32)
+            one = encoder.make(self.content, self.special.eos, self.dtype == np.uint32)
         try:
             return np.frombuffer(one.stream(texts.data, texts.starts, texts.stops), self.dtype)
         finally:
