@@ -17,6 +17,7 @@ from rows import Row, arguments, show
 from suite.data import pack, stories, tokenizer
 from suite.data.source import Source
 from suite.data.stories import StoriesSpec
+from suite.data.texts import Texts
 
 SEQ_LEN, VOCAB = 512, 4096
 
@@ -68,7 +69,7 @@ def main() -> None:
         made = time.monotonic() - began
         text_bytes = sum(map(len, texts))
         (home / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        tokenizer.save(tokenizer.train(iter(texts[:3000]), VOCAB), home / "tokenizer")
+        tokenizer.save(tokenizer.train([Texts.of(texts[:3000])], VOCAB), home / "tokenizer")
         turns = [
             [seconds_of(call, home / "text.jsonl", home / "tokenizer") for call in (with_suite, with_datasets)]
             for _ in range(2 if options.quick else 3)
