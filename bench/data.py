@@ -102,13 +102,14 @@ def installed(way: str) -> str | None:
 
 def end_to_end(name: str, home: Path, texts: list[str], size: str) -> list[Row]:
     from suite.data import tokenizer as tokenizers
+    from suite.data.texts import Texts
 
     files = {}
     for kind, limit in (("fast", FAST_BYTES[size]), ("slow", SLOW_BYTES[size])):
         chosen = first(texts, limit)
         files[kind] = (home / f"{name}-{kind}.parquet", sum(len(text.encode()) for text in chosen) / 1e6)
         write_parquet(files[kind][0], chosen)
-    tokenizers.save(tokenizers.train(iter(first(texts, 4_000_000)), VOCAB), home / name)
+    tokenizers.save(tokenizers.train([Texts.of(first(texts, 4_000_000))], VOCAB), home / name)
     peers = {way: found for way in (*SLOW, "gigatoken") if (found := installed(way))}
     for way in {*SLOW, "gigatoken"} - peers.keys():
         print(f"bench: {way} is not installed and left out", file=sys.stderr)

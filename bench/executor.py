@@ -23,6 +23,7 @@ from suite.data import pack, stories, tokenizer
 from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.data.stories import StoriesSpec
+from suite.data.texts import Texts
 from suite.executor import local, ray
 
 HOME = Path(__file__).parents[1]
@@ -85,7 +86,7 @@ def main() -> None:
         count = 40_000 if options.quick else 120_000
         texts = stories.read(StoriesSpec(count), "train", 0, count)
         (home / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        tokenizer.save(tokenizer.train(iter(texts[:3000]), 4096), home / "tokenizer")
+        tokenizer.save(tokenizer.train([Texts.of(texts[:3000])], 4096), home / "tokenizer")
         megabytes = sum(map(len, texts)) / 1e6
         os.environ.update(QUIET)
         works = {"local": pack.one_pass(local.map_in_order(2)), "Ray": two_passes(ray.map_anywhere(2))}

@@ -68,7 +68,7 @@ def tokenizer_dir(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from suite.data.source import Source
 
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(tokenizer.train(Source(str(corpus)).documents(), 400), folder)
+    tokenizer.save(tokenizer.train(Source(str(corpus)).texts(), 400), folder)
     return folder
 
 

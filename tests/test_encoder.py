@@ -97,7 +97,7 @@ def test_ids_of_32_bits(content):
 
 
 def test_pairs_that_make_one_token(content):
-    """Vocabularies have them, and then it matters in which order stale pairs leave the library's queue."""
+    """No training makes them, but vocabularies may have them; then the order of stale pairs in the queue matters."""
     draw = random.Random(3)
     vocab = {char: number for number, char in enumerate(encoder.byte_characters(), 3)}
     merges: list[tuple[str, str]] = []

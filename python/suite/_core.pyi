@@ -53,6 +53,23 @@ class Encoder:
     def stream(self, data: Any, starts: Any, stops: Any) -> bytes:
         """Each document's ids and then eos: uint16, or uint32 when wide. ValueError: a document is not UTF-8."""
 
+class WordCounts:
+    """Counts GPT-2's words; memory grows with the number of distinct ones."""
+
+    def __init__(self) -> None: ...
+    def add(self, data: Any, starts: Any, stops: Any) -> None:
+        """The words of these documents. ValueError: one is not UTF-8."""
+
+class Trainer:
+    """Byte-level BPE from counts, as the tokenizers library's trainer makes it."""
+
+    def __init__(self, words: WordCounts, bytes: Sequence[int], vocab_size: int) -> None:
+        """The id of each of 256 bytes; new ids follow the largest. Takes the words: none are left."""
+    def merge(self, most: int) -> int:
+        """How many merges it made; fewer than `most` when there are no more to make."""
+    def merges(self) -> list[tuple[int, int]]:
+        """The pairs merged so far, each of which made the next id."""
+
 def not_utf8(data: Any, starts: Any, stops: Any) -> int | None:
     """The number of the first document that is not UTF-8."""
 

@@ -31,14 +31,8 @@ def main(
     from suite.data.source import Source, check_errors
 
     source = Source(in_dataset, feature, split, separator, check_errors(errors))
-    with bar("reading text", "MB") as advance:
-
-        def documents():
-            for document in source.documents():
-                advance(len(document) / 1e6, "")
-                yield document
-
-        trained = tokenizer.train(documents(), vocab_size)
+    with bar("training on", "MB") as advance:
+        trained = tokenizer.train(source.texts(), vocab_size, advance)
     out_dir = under_root(out_dir)
     tokenizer.save(trained, out_dir)
     print(f"{out_dir}: {trained.vocab_size} tokens")

@@ -122,9 +122,13 @@ class Source:
         """The documents of a block. Raises SourceError for a null, bytes that are not UTF-8, a missing column."""
         return formats.read(block, self.feature, self.separator, self.errors)
 
-    def documents(self) -> Iterator[str]:
+    def texts(self) -> Iterator[Texts]:
         for block in self.blocks():
-            yield from self.read(block).documents()
+            yield self.read(block)
+
+    def documents(self) -> Iterator[str]:
+        for texts in self.texts():
+            yield from texts.documents()
 
     def fingerprint(self) -> str:
         """SHA-256 of what is read: names and contents of the split's files, or the stories' parameters."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import queue
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from suite.data.texts import Texts
 SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")  # ids 0, 1, 2
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)  # every byte has a token, so every text can be encoded
 MAX_VOCAB_SIZE = 1 << 24
+NO_TEXT = "the corpus has no text to train a tokenizer on"
+MERGES_PER_CALL = 64  # between two words on progress
 NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -157,25 +159,46 @@ def _special_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def train(documents: Iterator[str], vocab_size: int) -> Tokenizer:
+def train(
+    texts: Iterable[Texts], vocab_size: int, advance: Callable[[float, str], None] = lambda megabytes, note: None
+) -> Tokenizer:
     """A GPT-2 style byte-level BPE: reversible, no normaliser, <bos>=0 <eos>=1 <pad>=2, minimum frequency 2.
 
-    The result may have fewer tokens than asked for when the text has too few repeated pairs.
+    The result may have fewer tokens than asked for when the text has too few repeated pairs. `advance` hears of every
+    text read and, as a note, of the merges made. Memory holds the distinct words, whatever the length of the text.
     Raises TokenizerError for a vocabulary too small to hold every byte, and for a corpus without text.
     """
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+    _check_vocab_size(vocab_size)
+    words, num_bytes = _core.WordCounts(), 0
+    for some in texts:
+        words.add(*some)
+        num_bytes += some.num_bytes
+        advance(some.num_bytes / 1e6, "")
+    if not num_bytes:
+        raise TokenizerError(NO_TEXT)
+    # As the library numbers them: the special tokens, then the bytes in the order of their characters.
+    tokens = [*SPECIAL_TOKENS, *sorted(encoder.byte_characters())]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    trainer = _core.Trainer(words, [vocab[char] for char in encoder.byte_characters()], vocab_size)
+    num_merges = 0
+    while made := trainer.merge(MERGES_PER_CALL):
+        num_merges += made
+        advance(0, f"{num_merges:,} merges")
+    merges: list[tuple[str, str]] = []
+    for left, right in trainer.merges():
+        merges.append((tokens[left], tokens[right]))
+        tokens.append(tokens[left] + tokens[right])
+    backend = _byte_level({token: number for number, token in enumerate(tokens)}, merges)
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return Tokenizer(backend, SpecialIds(0, 1, 2), None)
 
-    if vocab_size < MIN_VOCAB_SIZE:
-        raise TokenizerError(
-            f"vocab_size is {vocab_size}; {MIN_VOCAB_SIZE} is the least: 256 bytes and {', '.join(SPECIAL_TOKENS)}"
-        )
-    if vocab_size > MAX_VOCAB_SIZE:
-        raise TokenizerError(f"vocab_size is {vocab_size}; {MAX_VOCAB_SIZE:,} is the most")
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+
+def reference_train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
+    """The same by the tokenizers library, which is the reference: tests/test_bpe_training.py."""
+    from tokenizers import pre_tokenizers, trainers
+
+    _check_vocab_size(vocab_size)
+    backend = _byte_level({}, [])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
@@ -186,12 +209,32 @@ def train(documents: Iterator[str], vocab_size: int) -> Tokenizer:
     seen = _Counted(documents)
     backend.train_from_iterator(seen, trainer)
     if not seen.characters:
-        raise TokenizerError("the corpus has no text to train a tokenizer on")
+        raise TokenizerError(NO_TEXT)
     return Tokenizer(backend, SpecialIds(0, 1, 2), None)  # the trainer numbers the special tokens first
 
 
+def _byte_level(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    return backend
+
+
+def _check_vocab_size(vocab_size: int) -> None:
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise TokenizerError(
+            f"vocab_size is {vocab_size}; {MIN_VOCAB_SIZE} is the least: 256 bytes and {', '.join(SPECIAL_TOKENS)}"
+        )
+    if vocab_size > MAX_VOCAB_SIZE:
+        raise TokenizerError(f"vocab_size is {vocab_size}; {MAX_VOCAB_SIZE:,} is the most")
+
+
 class _Counted:
-    def __init__(self, documents: Iterator[str]) -> None:
+    def __init__(self, documents: Iterable[str]) -> None:
         self.documents = documents
         self.characters = 0
 

@@ -60,7 +60,8 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
         if not (home / "tokenizer.json").is_file():
             say(f"training a tokenizer of {data.vocab_size} tokens on {data.source} {data.tokenizer_split}")
             source = Source(data.source, data.feature, data.tokenizer_split, data.separator)
-            tokenizer.save(tokenizer.train(source.documents(), data.vocab_size), home)
+            with bar("training on", "MB") as advance:
+                tokenizer.save(tokenizer.train(source.texts(), data.vocab_size, advance), home)
     encoder = tokenizer.load(home)
     for name in missing:
         source = Source(data.source, data.feature, _slices(config)[name], data.separator)

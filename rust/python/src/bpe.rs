@@ -21,14 +21,14 @@ struct PyEncoder {
 }
 
 /// Documents in one buffer: their bytes, and where each begins and ends.
-struct Texts {
+pub struct Texts {
     data: Vec<u8>,
     starts: Vec<i64>,
     stops: Vec<i64>,
 }
 
 impl Texts {
-    fn of(
+    pub fn of(
         py: Python<'_>,
         data: &Bound<'_, PyAny>,
         starts: &Bound<'_, PyAny>,
@@ -46,11 +46,11 @@ impl Texts {
         Ok(texts)
     }
 
-    fn documents(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn documents(&self) -> impl Iterator<Item = &[u8]> {
         self.starts.iter().zip(&self.stops).map(|(&start, &stop)| &self.data[start as usize..stop as usize])
     }
 
-    fn not_utf8(&self) -> Option<usize> {
+    pub fn not_utf8(&self) -> Option<usize> {
         self.documents().position(|document| std::str::from_utf8(document).is_err())
     }
 }

@@ -4,6 +4,7 @@ mod bpe;
 mod data;
 mod kernels;
 mod stories;
+mod train;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     data::register(module)?;
     kernels::register(module)?;
     stories::register(module)?;
+    train::register(module)?;
     Ok(())
 }

@@ -5,17 +5,22 @@
 //! when it is full. Memory is bounded whatever the text, and neither table can change an id.
 
 mod classes;
+mod count;
 mod merge;
 mod split;
+mod train;
+mod words;
 
 use crate::error::{Error, Result};
 use crate::shard::Id;
 use merge::{Merge, Merges, Workspace};
 use split::Classes;
 use std::collections::HashMap;
+use words::{SLOTS, slot_of};
 
-const SHORT: usize = 15; // bytes; the sixteenth holds the length
-const SLOTS: usize = 1 << 17;
+pub use count::WordCounts;
+pub use train::Trainer;
+
 const MAX_LONG: usize = 256; // bytes; longer words do not come again
 const LONG_WORDS: usize = 1 << 15;
 
@@ -108,26 +113,9 @@ impl<T: Id> Encoder<T> {
     fn words(&mut self, text: &[u8], out: &mut Vec<T>) {
         let mut start = 0;
         while start < text.len() {
-            if let Some(window) = window_at(text, start) {
-                // The usual word: letters of ASCII, perhaps behind a space, and no other letter behind them.
-                let spaces = usize::from(window as u8 == b' ');
-                let letters = leading_letters(window >> (8 * spaces));
-                let length = spaces + letters;
-                if letters > 0 && length <= SHORT && text[start + length] < 0x80 {
-                    let word = packed(window, length);
-                    self.short(word, &text[start..start + length], out);
-                    start += length;
-                    continue;
-                }
-            }
-            let end = self.classes.word_end(text, start);
-            if end - start <= SHORT {
-                let window = window_at(text, start).unwrap_or_else(|| {
-                    let mut padded = [0; 16];
-                    padded[..end - start].copy_from_slice(&text[start..end]);
-                    u128::from_le_bytes(padded)
-                });
-                self.short(packed(window, end - start), &text[start..end], out);
+            let (end, packed) = words::next(text, start, self.classes);
+            if packed != 0 {
+                self.short(packed, &text[start..end], out);
             } else {
                 self.long(&text[start..end], out);
             }
@@ -189,35 +177,4 @@ impl<T: Id> Encoder<T> {
         self.workspace.merge(word.iter().map(|&byte| self.bytes[byte as usize]), &self.merges, &mut self.ids);
         out.extend(self.ids.iter().map(|&id| T::from_u32(id)));
     }
-}
-
-/// 16 bytes of the text, the first one lowest. None near the end.
-#[inline]
-fn window_at(text: &[u8], start: usize) -> Option<u128> {
-    let window = text.get(start..start + 16)?;
-    Some(u128::from_le_bytes(window.try_into().expect("16 bytes")))
-}
-
-/// Up to 15 bytes and, above them, their number: equal for equal words only.
-#[inline]
-fn packed(window: u128, length: usize) -> u128 {
-    window & ((1 << (8 * length)) - 1) | (length as u128) << 120
-}
-
-/// How many of the bytes, from the lowest, are ASCII letters; all 16 at once, no byte carries into the next.
-#[inline]
-fn leading_letters(window: u128) -> usize {
-    const ONES: u128 = u128::MAX / 0xff;
-    let small = (window | (0x20 * ONES)) & (0x7f * ONES);
-    let from_a = small + (0x80 - 0x61) * ONES;
-    let behind_z = small + (0x80 - 0x7b) * ONES;
-    let letters = from_a & !behind_z & !window & (0x80 * ONES);
-    (letters ^ (0x80 * ONES)).trailing_zeros() as usize / 8
-}
-
-#[inline]
-fn slot_of(word: u128) -> usize {
-    let (low, high) = (word as u64, (word >> 64) as u64);
-    let wide = u128::from(low ^ 0x9e37_79b9_7f4a_7c15) * u128::from(high ^ 0xc2b2_ae3d_27d4_eb4f);
-    ((wide >> 64) as u64 ^ wide as u64) as usize % SLOTS
 }
