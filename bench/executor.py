@@ -46,14 +46,14 @@ def seconds_to_first_step(root: Path, name: str, keys: list[str]) -> float:
     began = time.monotonic()
     process = subprocess.Popen(
         [*map(str, command), f"root={root}", f"name={name}"],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **QUIET},
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **QUIET, "RAY_ADDRESS": ""},
     )  # fmt: skip
     while not (metrics.is_file() and "train/loss" in metrics.read_text()):
-        if process.poll():
-            sys.exit(f"bench: {' '.join(map(str, command))} failed: {process.communicate()[1]}")
+        if process.poll() is not None:
+            sys.exit(f"bench: {' '.join(map(str, command))} ended without a step")
         time.sleep(0.01)
     taken = time.monotonic() - began
-    process.communicate()
+    process.wait()
     return taken
 
 

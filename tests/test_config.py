@@ -155,19 +155,17 @@ def test_errors_survive_their_way_through_processes():
         assert type(back) is kind and str(back) == "a line"
 
 
-@pytest.mark.parametrize(
-    ("keys", "device"),
-    [([], None), (["ray.use_gpu=true"], "cuda"), (["ray.use_gpu=false"], "cpu"),
-     (["ray.resources_per_worker.GPU=0.25"], "cuda")],
-)  # fmt: skip
-def test_the_device_that_is_asked_of_ray(keys, device):
-    assert load_run([MAMBA], keys).ray.device() == device
-
-
 @pytest.mark.parametrize("keys", [
     ["ray.use_gpu=false", "device=cuda"], ["ray.use_gpu=true", "device=cpu"],
     ["ray.use_gpu=false", "ray.resources_per_worker.GPU=1"], ["device=cpu", "ray.resources_per_worker.GPU=1"],
 ])  # fmt: skip
 def test_contradictions_about_the_gpu(keys):
+    config = load_run([MAMBA], keys)  # by itself, and for the local executor, it is as good as any
     with pytest.raises(ConfigError, match="contradict each other"):
-        load_run([MAMBA], keys)
+        config.check_for_ray()
+
+
+def test_workers_do_not_share_a_gpu():
+    with pytest.raises(ConfigError, match="cannot share a GPU"):
+        load_run([MAMBA], ["num_workers=2", "ray.resources_per_worker.GPU=0.5", "device=cuda"]).check_for_ray()
+    load_run([MAMBA], ["ray.resources_per_worker.GPU=0.5", "device=cuda"]).check_for_ray()

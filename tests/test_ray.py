@@ -16,6 +16,7 @@ import ranks
 from conftest import call, refusal, weights_of
 from head import QUIET, Head
 from suite.base.errors import DivergedError, ExecutorError, TokensError
+from suite.base.store import hold
 from suite.base.tracker import METRICS, read_records
 from suite.data import pack, spill, tokenizer
 from suite.data.pack import Shape
@@ -23,6 +24,7 @@ from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.executor import choose, local, nodes
 from suite.executor import ray as executor
+from suite.executor.mistakes import keep_mistake, mistake_in
 from suite.training import run
 from suite.training.config import load_run
 
@@ -86,6 +88,17 @@ def test_a_node_that_sees_other_folders_is_named(corpus, tokenizer_dir, tmp_path
         spill.spill_block((0, None), job=None, spill=tmp_path / "absent" / ".spill")  # type: ignore[arg-type]
     with pytest.raises(ExecutorError, match=r"node .* does not see .*absent"):
         executor._rank({"scratch": str(tmp_path / "absent")})
+
+
+def test_what_a_killed_driver_left_is_removed_and_what_another_holds_is_not(tmp_path):
+    """A mistake that an old driver noted must not end a new run."""
+    left, held = tmp_path / "left", tmp_path / "held"
+    for folder in (left, held):
+        folder.mkdir()
+        keep_mistake(folder, DivergedError("old"))
+    with hold(held):
+        scratch = executor._fresh_scratch(tmp_path)
+    assert not left.exists() and mistake_in(held) and mistake_in(scratch) is None and (scratch / "feed").is_dir()
 
 
 def test_a_node_with_other_versions_is_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,9 @@ def test_a_damaged_line_is_an_error(tmp_path):
         read_records(tmp_path / METRICS)
 
 
+NAMES = (b"train/loss", b"validation/loss")
+
+
 def test_wandb_offline_records_every_step_under_one_run(tiny_root: Path):
     arguments = ["tracker.type=wandb", "tracker.project=tests", "name=tracked", "budget.steps=3"]
     call("train", tiny_root / "llama.toml", f"root={tiny_root}", *arguments)  # conftest says WANDB_MODE=offline
@@ -46,8 +50,10 @@ def test_wandb_offline_records_every_step_under_one_run(tiny_root: Path):
     [offline] = run.glob("wandb/offline-run-*")
     run_id = json.loads((run / "wandb.json").read_text())["id"]
     assert offline.name.endswith(run_id)
-    written = b"".join(path.read_bytes() for path in offline.rglob("*.wandb"))
-    assert b"train/loss" in written and b"validation/loss" in written
+    deadline = time.monotonic() + 30  # W&B's own process writes its file, after its finish() too
+    while not all(name in b"".join(path.read_bytes() for path in offline.rglob("*.wandb")) for name in NAMES):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     steps = [record["step"] for record in read_records(run / METRICS) if "train/loss" in record]
     assert steps == [1, 2, 3]
 

@@ -54,13 +54,11 @@ def main(
 
 def settle(config: RunConfig, executor: str) -> RunConfig:
     """The config with what it leaves open chosen for the machines that it will run on."""
-    import os
-
     from suite.base import world
-    from suite.executor import local, ray
+    from suite.executor import cluster, local, ray
     from suite.training import run
 
-    if executor != "ray" or not os.environ.get("RAY_ADDRESS"):
+    if executor != "ray" or not cluster():
         asked = config.ray.device() if executor == "ray" else None
         return run.settle(config, run.choices(config, local.num_cpus(), lambda: asked or world.choose_device()))
     # A node's cores are not this machine's: a worker has the threads that it is given CPUs for, by default one.

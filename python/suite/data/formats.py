@@ -6,7 +6,7 @@ A block names a file and a range in it: rows of one row group, or bytes that beg
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from suite import _core
 from suite.base.errors import SourceError
 from suite.data import stories
 from suite.data.stories import StoriesSpec
-from suite.data.texts import Texts
+from suite.data.texts import Texts, checked, decoded
 
 SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
 
@@ -86,25 +86,6 @@ def read(block: Block, feature: str, separator: str | None, errors: str) -> Text
             return _read_jsonl(block, feature, errors)
         case _:
             return _read_txt(block, feature, separator, errors)
-
-
-def _checked(texts: Texts, errors: str, where: Callable[[int], str]) -> Texts:
-    """The texts as UTF-8. Raises SourceError for the first that is not, or reads it with replacement characters."""
-    number = _core.not_utf8(*texts)
-    if number is None:
-        return texts
-    data = memoryview(texts.data)
-    pieces = [bytes(data[start:stop]) for start, stop in zip(texts.starts, texts.stops, strict=True)]
-    return Texts.of([_decoded(piece, errors, lambda i=i: where(i)) for i, piece in enumerate(pieces)])
-
-
-def _decoded(data: bytes, errors: str, where: Callable[[], str]) -> str:
-    try:
-        return data.decode("utf-8", errors)
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{where()}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it"
-        ) from None
 
 
 # ── parquet ──
@@ -176,7 +157,7 @@ def _read_parquet(block: Block, feature: str, errors: str) -> Texts:
     texts = pyarrow.chunked_array(columns).cast(pyarrow.large_binary()).combine_chunks()
     _, edges, data = texts.buffers()
     places = np.frombuffer(edges, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return _checked(
+    return checked(
         Texts.cut(np.frombuffer(data or b"", np.uint8), places),
         errors,
         lambda number: f"{block.where}: row {before + block.start + number}",
@@ -234,7 +215,7 @@ def _careful_jsonl(block: Block, data: bytes, feature: str, errors: str) -> list
         if not line.strip():
             continue
         try:
-            record = json.loads(_decoded(line, errors, lambda number=number: _line(block, number)))
+            record = json.loads(decoded(line, errors, lambda number=number: _line(block, number)))
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{_line(block, number)}: not valid JSON ({error})") from None
         if not isinstance(record, dict) or feature not in record:
@@ -320,4 +301,4 @@ def _read_txt(block: Block, feature: str, separator: str | None, errors: str) ->
             starts.append(at)
     stops.append(len(data))
     texts = Texts(data, np.array(starts, np.int64), np.array(stops, np.int64))
-    return _checked(texts, errors, lambda number: block.where)
+    return checked(texts, errors, lambda number: block.where)

@@ -5,10 +5,13 @@ Text that is only to be encoded never becomes Python strings: making and reading
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from suite import _core
+from suite.base.errors import SourceError
 
 
 class Texts(NamedTuple):
@@ -42,3 +45,22 @@ class Texts(NamedTuple):
         data = memoryview(self.data)
         for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True):
             yield str(data[start:stop], "utf-8")
+
+
+def checked(texts: Texts, errors: str, where: Callable[[int], str]) -> Texts:
+    """The texts as UTF-8. Raises SourceError for the first that is not, or reads it with replacement characters."""
+    number = _core.not_utf8(*texts)
+    if number is None:
+        return texts
+    data = memoryview(texts.data)
+    pieces = [bytes(data[start:stop]) for start, stop in zip(texts.starts, texts.stops, strict=True)]
+    return Texts.of([decoded(piece, errors, lambda i=i: where(i)) for i, piece in enumerate(pieces)])
+
+
+def decoded(data: bytes, errors: str, where: Callable[[], str]) -> str:
+    try:
+        return data.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{where()}: not UTF-8 ({error.reason} at byte {error.start}); --errors replace reads it"
+        ) from None

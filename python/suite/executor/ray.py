@@ -8,24 +8,26 @@ shard are the same bytes here as on one machine.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.base import errors
 from suite.base.cli import Interrupted
-from suite.base.errors import ConfigError, ExecutorError, SuiteError, WorkerError
-from suite.base.store import root_of
+from suite.base.errors import ExecutorError, SealError, SuiteError, WorkerError
+from suite.base.store import hold, root_of
 from suite.base.world import World
+from suite.executor import cluster
 from suite.executor.feed import Feed, OnRecord, watching
+from suite.executor.mistakes import failure, keep_mistake, mistake_in, suite_error
 from suite.executor.nodes import check_versions, versions
 
 START_SECONDS = 900  # for a cluster to make room: nodes boot and join, other work ends
@@ -53,7 +55,7 @@ def connect() -> Any:
         return ray
     for name, value in _DRIVER.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster()
     if address:
         _knock(address)
     try:
@@ -86,10 +88,6 @@ def choose_device() -> str:
     return "cuda" if connect().cluster_resources().get("GPU", 0) else "cpu"
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def find_room(ray: Any, workers: int, each: Mapping[str, float], seconds: float = START_SECONDS) -> None:
     """Returns once the cluster has room for so many workers, after asking an autoscaler to make it.
 
@@ -100,21 +98,34 @@ def find_room(ray: Any, workers: int, each: Mapping[str, float], seconds: float 
 
     asked = f"{workers} worker{'s' * (workers != 1)} with {_listed(each)}{' each' * (workers != 1)}"
     fits, found = _capacity(ray, each)
-    if fits < workers and not os.environ.get("RAY_ADDRESS"):
+    if fits < workers and not cluster():
         seconds = 0
     group = placement_group([dict(each)] * workers)  # a demand, which a look at the totals is not
     try:
-        if group.wait(min(seconds, 5)):
+        if _wait(group, min(seconds, 5)):
             return
         if seconds > 5:
-            _say(f"waiting up to {seconds:g} s for room for {asked}; the cluster has {found}")
-            if group.wait(seconds - 5):
+            print(
+                f"waiting up to {seconds:g} s for room for {asked}; the cluster has {found}",
+                file=sys.stderr,
+                flush=True,
+            )
+            if _wait(group, seconds - 5):
                 return
             fits, found = _capacity(ray, each)
         why = "other work holds it" if fits >= workers else "use fewer workers, or a larger cluster"
         raise ExecutorError(f"no room for {asked}: the cluster has {found}; {why}")
     finally:
         remove_placement_group(group)
+
+
+def _wait(group: Any, seconds: float) -> bool:
+    """In slices of a second, because Ctrl-C is not answered within one."""
+    deadline = time.monotonic() + seconds
+    while not group.wait(min(1.0, max(deadline - time.monotonic(), 0.0))):
+        if time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def _capacity(ray: Any, each: Mapping[str, float]) -> tuple[int, str]:
@@ -127,14 +138,6 @@ def _capacity(ray: Any, each: Mapping[str, float]) -> tuple[int, str]:
 
 def _listed(resources: Mapping[str, float]) -> str:
     return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-def _failure(error: BaseException) -> str:
-    """The last line of the innermost cause: Ray wraps errors in pages of text."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 # ── data ──
@@ -173,7 +176,7 @@ def map_anywhere(workers: int | None) -> Callable[[Callable[[Any], Any], Sequenc
                     raise result
                 yield result
         except RayError as error:
-            raise WorkerError(f"the work failed on Ray: {_failure(error)}") from None
+            raise WorkerError(f"the work failed on Ray: {failure(error)}") from None
 
     return run
 
@@ -207,13 +210,12 @@ def launch(
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    config.check_for_ray()
     resources = config.worker_resources
-    if num_workers > 1 and 0 < resources.get("GPU", 0) < 1:
-        raise ConfigError("ray.resources_per_worker: several workers cannot share a GPU (NCCL refuses); GPU = 1")
     find_room(ray, num_workers, resources, config.ray.start_seconds)
     root = root_of(config.root).absolute()
-    scratch = root / ".ray" / f"{config.name.replace('/', '-')}-{os.getpid()}"
-    (scratch / "feed").mkdir(parents=True, exist_ok=True)
+    scratch = _fresh_scratch(root / ".ray")
+    held = hold(scratch)
     task = {
         "function": function,
         "config": config.model_copy(update={"root": str(root)}),
@@ -237,18 +239,30 @@ def launch(
     try:
         with watching(scratch / "feed", on_record):
             result = trainer.fit().return_value
-        if mistake := _mistake_in(scratch):
+        if mistake := mistake_in(scratch):
             raise mistake
         return result
     except TrainingFailedError as error:
-        mistakes = [_mistake_in(scratch), *map(_suite_error, getattr(error, "worker_failures", {}).values())]
-        raise next(filter(None, mistakes), ExecutorError(f"the run failed on Ray: {_failure(error)}")) from None
+        mistakes = [mistake_in(scratch), *map(suite_error, getattr(error, "worker_failures", {}).values())]
+        raise next(filter(None, mistakes), ExecutorError(f"the run failed on Ray: {failure(error)}")) from None
     except SystemExit:  # how Ray Train answers Ctrl-C
         raise Interrupted(signal.SIGINT) from None
     finally:
+        held.close()
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):  # another run's scratch may be there
             scratch.parent.rmdir()
+
+
+def _fresh_scratch(home: Path) -> Path:
+    """A new folder, after removing those of drivers that were killed: nobody holds them any more."""
+    for old in home.glob("*"):
+        with contextlib.suppress(SealError):
+            hold(old).close()
+            shutil.rmtree(old, ignore_errors=True)
+    scratch = home / secrets.token_hex(8)
+    (scratch / "feed").mkdir(parents=True)
+    return scratch
 
 
 def _deaths_to(folder: Path) -> Any:
@@ -258,23 +272,17 @@ def _deaths_to(folder: Path) -> Any:
     class Deaths(UserCallback):
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             for rank, error in worker_exceptions.items():
-                if not _suite_error(error):
-                    Feed(folder)({"step": 0, "note": f"worker {rank} ended: {_failure(error)}"})
+                if not suite_error(error):
+                    Feed(folder)({"step": 0, "note": f"worker {rank} ended: {failure(error).partition('. ')[0]}"})
 
     return Deaths()
-
-
-def _suite_error(error: BaseException | None) -> SuiteError | None:
-    while error is not None and not isinstance(error, SuiteError):
-        error = error.__cause__ or getattr(error, "_base_exc", None)
-    return error
 
 
 def _rank(task: dict[str, Any]) -> Any:
     scratch, host = Path(task["scratch"]), socket.gethostname()
     if not scratch.is_dir():
         raise ExecutorError(f"node {host} does not see {scratch}: several nodes need a root that all of them see")
-    if (scratch / "mistake.json").is_file():
+    if mistake_in(scratch):
         return None  # another rank met a user's mistake, and Ray starts the group again all the same
     try:
         check_versions(task["versions"])
@@ -288,13 +296,5 @@ def _rank(task: dict[str, Any]) -> Any:
         feed({"step": 0, "note": f"worker {rank} of {size} on {host}, {device}"})
         return task["function"](task["config"], World(rank, size, device), feed)
     except SuiteError as error:
-        (scratch / "mistake.json").write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}))
+        keep_mistake(scratch, error)
         raise
-
-
-def _mistake_in(scratch: Path) -> SuiteError | None:
-    path = scratch / "mistake.json"
-    if not path.is_file():
-        return None
-    mistake = json.loads(path.read_text())
-    return getattr(errors, mistake["kind"], ExecutorError)(mistake["message"])

@@ -144,7 +144,7 @@ class RunConfig(Section):
 
     name: Name
     seed: Seed = 0
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # None: all cores of the machine that starts the run
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # of a worker; None: its share of this machine's cores
     root: str | None = None  # None: $SUITE_ROOT, or the current folder
     executor: Literal["auto", "local", "ray"] = "auto"
     num_workers: PositiveInt = 1
@@ -164,14 +164,6 @@ class RunConfig(Section):
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
-    def _gpu_or_not(self) -> RunConfig:
-        said = {"cpu": False, "cuda": True}.get(self.device)
-        answers = {said, self.ray.use_gpu, True if "GPU" in self.ray.resources_per_worker else None} - {None}
-        if len(answers) > 1:
-            raise ValueError("device, ray.use_gpu and a GPU in ray.resources_per_worker contradict each other")
-        return self
-
-    @model_validator(mode="after")
     def _workers_share_the_batch(self) -> RunConfig:
         if self.batch.sequences < self.num_workers:
             raise ValueError(f"batch.sequences {self.batch.sequences} is less than num_workers {self.num_workers}")
@@ -185,6 +177,16 @@ class RunConfig(Section):
                 f"optimizer.learning_rate {self.optimizer.learning_rate}"
             )
         return self
+
+    def check_for_ray(self) -> None:
+        """Raises ConfigError when [ray] asks for what cannot be; the local executor does not look at it."""
+        asked, gpus = self.ray.device(), self.ray.resources_per_worker.get("GPU")
+        if asked not in (None, self.device) or (self.ray.use_gpu is False and gpus):
+            given = {"device": self.device, "ray.use_gpu": self.ray.use_gpu, "ray.resources_per_worker.GPU": gpus}
+            said = ", ".join(f"{key} is {value}" for key, value in given.items() if value is not None)
+            raise ConfigError(f"{said}: these contradict each other")
+        if self.num_workers > 1 and gpus and gpus < 1:
+            raise ConfigError("ray.resources_per_worker: several workers cannot share a GPU (NCCL refuses); GPU = 1")
 
     def path(self, relative: str) -> Path:
         """A folder of this piece of work, under its root."""

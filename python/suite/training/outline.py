@@ -13,8 +13,10 @@ FLOAT_BYTES = 4  # weights and both moments are float32
 def outline(config: RunConfig, executor: str) -> list[tuple[str, str]]:
     """Pairs of a heading and a line, for a settled config.
 
-    Raises what the run itself would raise before its first step, as far as that can be known without making tokens.
+    Raises what the run would raise for its config and for what lies in its folders; a source is not looked at.
     """
+    if executor == "ray":
+        config.check_for_ray()
     missing = prepare.missing_splits(config)
     tokens = None if missing else prepare.opened(config)[0]
     vocab_size = config.model.vocab_size or (tokens.vocab_size if tokens else config.data.vocab_size)
