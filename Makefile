@@ -20,7 +20,7 @@ test: build  ## the tests (under five minutes on two cores, no GPU, no network)
 	cargo test --release --quiet
 	$(BIN)/python -m pytest -m "not slow and not cluster"
 
-test-all: build  ## the tests, the long ones too (20 minutes on two cores)
+test-all: build  ## the tests, the long ones too (11 minutes on two cores)
 	cargo test --release --quiet
 	$(BIN)/python -m pytest -m "not cluster"
 

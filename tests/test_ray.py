@@ -182,6 +182,13 @@ def test_no_cluster_at_the_address(tiny_root):
     assert line == "error: no Ray cluster at 127.0.0.1:1: Connection refused"
 
 
+def test_another_service_at_the_address(ray_head):
+    """The dashboard's port is the easy slip: Ray would try for minutes."""
+    executor._knock(ray_head.address)
+    with pytest.raises(ExecutorError, match="another service answers there"):
+        executor._knock(ray_head.jobs.removeprefix("http://"))
+
+
 def test_ray_is_not_installed(tiny_root, tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('No module named ray')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

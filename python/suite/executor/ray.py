@@ -37,6 +37,10 @@ COLLECTIVE_SECONDS = 300  # a rank that is silent for longer is taken for dead
 # of 2 s every end of a run waits for the next look.
 _DRIVER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
+# What begins a connection of gRPC, which Ray speaks, and the kind of frame that answers it (RFC 9113, 3.4 and 6.5).
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4" + bytes(5)
+_HTTP2_SETTINGS = 4
+
 # ── the cluster ──
 
 
@@ -73,14 +77,22 @@ def connect() -> Any:
 
 
 def _knock(address: str) -> None:
-    """Raises ExecutorError when nobody listens at host:port. Ray itself would wait for minutes."""
+    """Raises ExecutorError when nobody is at host:port, or something else. Ray itself would wait for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         return  # "auto", or a name that Ray resolves
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        with socket.create_connection((host, int(port)), timeout=10) as line:
+            if address.startswith("ray://") or os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            line.sendall(_HTTP2_HELLO)
+            answer = line.recv(4)
     except OSError as error:
         raise ExecutorError(f"no Ray cluster at {address}: {error.strerror or error}") from None
+    if len(answer) < 4 or answer[3] != _HTTP2_SETTINGS:  # a frame: three bytes of length, then its type
+        raise ExecutorError(
+            f"no Ray cluster at {address}: another service answers there (the dashboard's port is not it)"
+        )
 
 
 def choose_device() -> str:
