@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-QUIET = {
+SETTINGS = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # an activated environment's
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -42,9 +43,8 @@ def head(num_cpus: int) -> Iterator[Head]:
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
         f"--temp-dir={folder}", f"--num-cpus={num_cpus}", "--object-store-memory=100000000",
     ]  # fmt: skip
-    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run `python` and `pip`
     ours_too = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    environment = {**os.environ, **QUIET, "PYTHONPATH": ours_too, "PATH": bin_first}
+    environment = {**os.environ, **SETTINGS, "PYTHONPATH": ours_too}
     log = (folder / "head.log").open("wb")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

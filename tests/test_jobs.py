@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import call, weights_of
-from head import QUIET, Head
+from head import SETTINGS, Head
 from suite.base.tracker import METRICS, read_records
 from suite.training.run import steps_in
 
@@ -49,7 +49,7 @@ def submit(ray_head: Head, lines: list[str]) -> Submit:
     def submit(verb: str, *arguments: str, root: Path | str) -> subprocess.CompletedProcess[str]:
         [define] = [line for line in lines if line.startswith("ENV=")]
         [command] = [line for line in lines if f"python -m suite.{verb}" in line]
-        environment = {**os.environ, **QUIET, "RAY_API_SERVER_ADDRESS": ray_head.jobs, "SUITE_ROOT": str(root)}
+        environment = {**os.environ, **SETTINGS, "RAY_API_SERVER_ADDRESS": ray_head.jobs, "SUITE_ROOT": str(root)}
         return subprocess.run(
             ["bash", "-c", f"{define}\n{command} {shlex.join(arguments)}"],
             cwd=HOME, env=environment, text=True, timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -59,7 +59,7 @@ def submit(ray_head: Head, lines: list[str]) -> Submit:
 
 
 def ray(head: Head, *arguments: str) -> str:
-    environment = {**os.environ, **QUIET, "RAY_API_SERVER_ADDRESS": head.jobs}
+    environment = {**os.environ, **SETTINGS, "RAY_API_SERVER_ADDRESS": head.jobs}
     done = subprocess.run(
         ["ray", *arguments], env=environment, text=True, timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -14,7 +14,7 @@ import pytest
 import kill_once
 import ranks
 from conftest import call, refusal, weights_of
-from head import QUIET, Head
+from head import SETTINGS, Head
 from suite.base.errors import DivergedError, ExecutorError, TokensError
 from suite.base.store import hold
 from suite.base.tracker import METRICS, read_records
@@ -32,8 +32,8 @@ from suite.training.config import load_run
 @pytest.fixture(scope="module")
 def connected(ray_head: Head) -> Iterator[None]:
     """This process as a driver of the tests' head."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET, RAY_ADDRESS=ray_head.address)
+    before = {name: os.environ.get(name) for name in SETTINGS}
+    os.environ.update(SETTINGS, RAY_ADDRESS=ray_head.address)
     ray = executor.connect()
     del os.environ["RAY_ADDRESS"]  # each test says for itself what runs on Ray
     yield
@@ -200,6 +200,6 @@ def test_ray_is_not_installed(tiny_root, tmp_path):
 def test_without_an_address_a_ray_is_started_on_this_machine(tiny_root, two_local_workers):
     arguments = ["train", tiny_root / "llama.toml", f"root={tiny_root}", "name=own-ray", "num_workers=2"]
     command = [sys.executable, "-m", "suite", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **QUIET}, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SETTINGS}, timeout=240)
     assert done.returncode == 0, done.stderr
     assert weights_of(tiny_root / "runs" / "own-ray", 14) == two_local_workers
