@@ -42,7 +42,7 @@ def parts(text: Path, tokenizer_dir: Path, cores: int, out: Path) -> Work:
     from suite.data.source import Source
 
     source, encoder = Source(str(text)), tokenizer.load(tokenizer_dir)
-    source.read(source.blocks()[0])
+    next(source.pieces(source.blocks()[0]))
     whole = suite(text, tokenizer_dir, 1, out / "whole")
 
     def run() -> dict[str, float]:
@@ -54,7 +54,7 @@ def parts(text: Path, tokenizer_dir: Path, cores: int, out: Path) -> Work:
             found[name] = time.process_time() - began
             began = time.process_time()
 
-        texts = [source.read(block) for block in source.blocks()]
+        texts = list(source.texts())
         lap("read")
         ids = np.concatenate([encoder.stream(one) for one in texts])
         lap("encode")

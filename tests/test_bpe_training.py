@@ -78,7 +78,10 @@ def test_order_and_size_of_blocks_do_not_matter(corpus):
     for block_bytes in (1, 300, 5000):
         blocks = source.blocks(block_bytes)
         random.Random(block_bytes).shuffle(blocks)
-        assert tokenizer.train(map(source.read, blocks), 500).backend.to_str() == whole
+        assert (
+            tokenizer.train((texts for block in blocks for texts in source.pieces(block)), 500).backend.to_str()
+            == whole
+        )
 
 
 def test_words_do_not_reach_into_the_next_document():

@@ -36,7 +36,7 @@ def source(files: dict[str, Path], kind: str, split: str = "train") -> Source:
 def test_every_document_once_in_order_for_any_block_size(files, kind, block_bytes):
     one = source(files, kind)
     blocks = one.blocks(block_bytes)
-    assert [document for block in blocks for document in one.read(block).documents()] == DOCUMENTS
+    assert [document for block in blocks for texts in one.pieces(block) for document in texts.documents()] == DOCUMENTS
     assert len(blocks) > 5 or block_bytes > 500
 
 
@@ -111,6 +111,8 @@ def test_separators_divide_as_split_does(tmp_path_factory, parts, separator, blo
         expected.pop()  # a file that ends with a separator ends with no document
     one = Source(str(path), separator=separator)
     found = (
-        [document for block in one.blocks(block_bytes) for document in one.read(block).documents()] if text else [""]
+        [document for block in one.blocks(block_bytes) for texts in one.pieces(block) for document in texts.documents()]
+        if text
+        else [""]
     )
     assert found == (expected if text else [""])

@@ -24,10 +24,10 @@ import numpy as np
 from suite import _core
 from suite.base.errors import SourceError, TokensError
 from suite.base.store import MANIFEST, locked
-from suite.data import formats, shards, tokenizer
+from suite.data import shards, tokenizer
 from suite.data.formats import Block
 from suite.data.shards import Shard, Split, Tokens
-from suite.data.source import DEFAULT_BLOCK_BYTES, Source
+from suite.data.source import DEFAULT_BLOCK_BYTES, TextSource
 from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
 
@@ -78,7 +78,7 @@ class Shape:
 class Job:
     """All that a worker needs to encode a block or cut a shard, wherever it runs. Small: it is sent with every task."""
 
-    source: Source
+    source: TextSource
     tokenizer: Path
     tokenizer_sha256: str
     vocab_size: int
@@ -143,10 +143,13 @@ def _loaded(folder: Path, sha256: str) -> Tokenizer:
 
 def encode_block(block: Block, *, job: Job) -> Encoded:
     """Reads and encodes one block; runs in any process."""
-    texts = job.source.read(block)
     encoder = _loaded(job.tokenizer, job.tokenizer_sha256)
-    ids = encoder.reference_stream(texts, job.batch_size) if job.slow else encoder.stream(texts)
-    return Encoded(ids, texts.num_documents, texts.num_bytes)
+    ids, documents, text_bytes = [], 0, 0
+    for texts in job.source.pieces(block):
+        ids.append(encoder.reference_stream(texts, job.batch_size) if job.slow else encoder.stream(texts))
+        documents += texts.num_documents
+        text_bytes += texts.num_bytes
+    return Encoded(ids[0] if len(ids) == 1 else np.concatenate(ids), documents, text_bytes)
 
 
 def one_pass(map_in_order: MapInOrder, map_slowly: MapInOrder | None = None) -> Work:
@@ -168,7 +171,7 @@ def one_pass(map_in_order: MapInOrder, map_slowly: MapInOrder | None = None) -> 
 
 
 def tokenize(
-    source: Source,
+    source: TextSource,
     encoder: Tokenizer,
     out_dir: Path,
     shape: Shape,
@@ -210,7 +213,7 @@ def tokenize(
         name=name,
         shape=shape,
         batch_size=batch_size,
-        slow=_must_be_slow(source.read(formats.head(blocks[0])), encoder),
+        slow=_must_be_slow(source.head(blocks[0]), encoder),
     )
     fingerprint = source.fingerprint()
     with locked(out_dir):
@@ -289,7 +292,7 @@ def _remove_shards(folder: Path, name: str, but: set[str]) -> None:
             path.unlink()
 
 
-def _already(fresh: Tokens, name: str, source: Source, fingerprint: str) -> Tokens | None:
+def _already(fresh: Tokens, name: str, source: TextSource, fingerprint: str) -> Tokens | None:
     """The folder's manifest when the split is in it. Raises TokensError when the folder holds something else."""
     if not (fresh.folder / MANIFEST).is_file():
         return None

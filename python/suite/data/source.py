@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from suite.base.errors import SourceError
 from suite.base.store import sha256_of
@@ -82,6 +83,30 @@ def parse_split(text: str) -> list[Slice]:
     return slices
 
 
+class TextSource(Protocol):
+    """What is tokenized: numbered blocks, cut by the input alone, and the documents of each, read anywhere."""
+
+    @property
+    def spec(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    def blocks(self, block_bytes: int = DEFAULT_BLOCK_BYTES) -> list[Block]: ...
+
+    def pieces(self, block: Block) -> Iterator[Texts]:
+        """The documents of a block, some at a time: a block may be larger than what memory should hold."""
+        ...
+
+    def head(self, block: Block) -> Texts:
+        """The first documents of a block, cheaply."""
+        ...
+
+    def fingerprint(self) -> str: ...
+
+    def identity(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Source:
     """Text under one spec, split and feature. `errors` is for bytes that are not UTF-8: strict or replace."""
@@ -118,13 +143,16 @@ class Source:
     def _is_one_text(self) -> bool:
         return self.separator is None and self.spec.endswith(".txt")
 
-    def read(self, block: Block) -> Texts:
+    def pieces(self, block: Block) -> Iterator[Texts]:
         """The documents of a block. Raises SourceError for a null, bytes that are not UTF-8, a missing column."""
-        return formats.read(block, self.feature, self.separator, self.errors)
+        yield formats.read(block, self.feature, self.separator, self.errors)
+
+    def head(self, block: Block) -> Texts:
+        return next(self.pieces(formats.head(block)))
 
     def texts(self) -> Iterator[Texts]:
         for block in self.blocks():
-            yield self.read(block)
+            yield from self.pieces(block)
 
     def documents(self) -> Iterator[str]:
         for texts in self.texts():
