@@ -17,7 +17,7 @@ from conftest import odd_documents
 from suite import _core
 from suite.base.errors import SourceError, TokensError
 from suite.data import pack, shards, tokenizer
-from suite.data.pack import Encoded, Shape
+from suite.data.encode import Encoded, Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.data.texts import Texts
@@ -179,7 +179,7 @@ def shuffled_results(function, items):
 def test_two_passes_give_the_same_shards(corpus, tokenizer_dir, tmp_path, anywhere, block_bytes):
     tokens = tokenized(corpus, tokenizer_dir, tmp_path, anywhere, two_passes, block_bytes=block_bytes)
     assert [(shard.name, shard.rows, shard.sha256[:16]) for shard in tokens.split("train").shards] == PINNED
-    assert not list(tmp_path.glob(".spill*"))
+    assert not list(tmp_path.glob(".part*"))
     one = tokenized(corpus, tokenizer_dir, tmp_path / "one", map)
     assert one.split("train") == tokens.split("train")
 

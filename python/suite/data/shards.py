@@ -6,6 +6,7 @@ written. Reading checks every shard against its SHA-256 before a single token is
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """One split's entry. Counts are of documents, stream tokens (<eos> included, <bos> not) and rows."""
+    """One split's entry. Counts are of documents, tokens (<eos> included, <bos> and padding not) and rows.
+
+    `dropped_tokens` are in no row: the stream's tail, or what did not fit into the rows of documents. `index` is the
+    file with each document's number of tokens, None where nobody wrote one.
+    """
 
     source: str
     slice: str
@@ -41,6 +46,8 @@ class Split:
     rows: int
     dropped_tokens: int
     shards: tuple[Shard, ...]
+    duplicates: int = 0
+    index: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Tokens:
     seq_len: int
     overlap: int
     rows_per_shard: int
+    layout: str
     splits: dict[str, Split]
 
     def header(self) -> dict[str, Any]:
@@ -74,6 +82,7 @@ class Tokens:
             "seq_len": self.seq_len,
             "overlap": self.overlap,
             "rows_per_shard": self.rows_per_shard,
+            "layout": self.layout,
         }
 
     def write(self) -> None:
@@ -124,14 +133,36 @@ class Tokens:
             first += len(part)
         return rows
 
+    def lengths(self, name: str) -> np.ndarray:
+        """How many tokens each document of a split has, <eos> included: uint32 [documents], in corpus order.
+
+        Raises TokensError where there is no index, or it is damaged.
+        """
+        import pyarrow
+        import pyarrow.parquet as pq
+
+        index = self.split(name).index
+        if index is None:
+            raise TokensError(f"{self.folder}: split {name!r} has no index of its documents; tokenize it again")
+        path = self.folder / index.name
+        if not path.is_file():
+            raise TokensError(f"{path}: missing, though the manifest lists it; tokenize again")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != index.sha256:
+            raise TokensError(f"{path}: its SHA-256 is not the manifest's: damaged or replaced; tokenize again")
+        return pq.read_table(pyarrow.py_buffer(data))["tokens"].to_numpy()
+
     def documents(self, name: str) -> list[np.ndarray]:
         """The whole documents of a split, each its ids with <eos>: the rows' stream put together and cut at <eos>.
 
-        What follows the last whole document is left out, because its end was dropped with the tail.
+        What follows the last whole document is left out, because its end was dropped with the tail. Where rows are
+        documents, each is its row's ids, which end without <eos> where the document was cut.
         """
         rows = self.rows(name)
         if not len(rows):
             return []
+        if self.layout == "documents":
+            return [row[1:][row[1:] != self.pad] for row in rows]
         stream = np.concatenate([rows[:-1, 1 : self.seq_len - self.overlap].reshape(-1), rows[-1, 1:]])
         ends = np.flatnonzero(stream == self.eos) + 1
         return np.split(stream[: ends[-1]], ends[:-1]) if len(ends) else []
@@ -161,12 +192,16 @@ def read(folder: Path) -> Tokens:
             seq_len=content["seq_len"],
             overlap=content["overlap"],
             rows_per_shard=content["rows_per_shard"],
-            splits={
-                name: Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
-                for name, entry in content["splits"].items()
-            },
+            layout=content.get("layout", "stream"),
+            splits={name: _split(entry) for name, entry in content["splits"].items()},
         )
     except SealError as error:
         raise TokensError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise TokensError(f"{path}: not a manifest of tokens ({type(error).__name__}: {error})") from None
+
+
+def _split(entry: dict[str, Any]) -> Split:
+    index = entry.get("index")
+    files = {"shards": tuple(Shard(**one) for one in entry["shards"]), "index": Shard(**index) if index else None}
+    return Split(**{**entry, **files})

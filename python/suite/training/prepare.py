@@ -9,7 +9,8 @@ from suite.base.errors import ConfigError, TokensError
 from suite.base.progress import bar
 from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
-from suite.data.pack import Shape, Work
+from suite.data.encode import Shape
+from suite.data.pack import Work
 from suite.data.shards import Tokens
 from suite.data.source import Source
 from suite.data.tokenizer import Tokenizer
