@@ -62,6 +62,29 @@ def test_the_order_is_the_definition_and_a_bijection(seed, epoch, num_rows):
     assert sorted(rows) == list(range(num_rows))
 
 
+# One, and around every power of two, where the number of bits and with it the length of the walk changes.
+sizes = st.integers(0, 61).flatmap(lambda bits: st.sampled_from([max(1, 2**bits - 1), 2**bits, 2**bits + 1]))
+
+
+@given(seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**20), num_rows=sizes, data=st.data())
+def test_from_a_row_back_to_its_position(seed, epoch, num_rows, data):
+    """A bijection, whatever its size: each of two maps undoes the other, and both stay inside."""
+    position = data.draw(st.integers(0, num_rows - 1))
+    back = np.frombuffer(_core.order_positions(seed, num_rows, epoch, np.array([position], np.uint64)), np.uint64)
+    assert back[0] < num_rows
+    if (epoch + 1) * num_rows < 2**63:  # positions of the endless order are 64 bits
+        rows = np.array(order(seed, num_rows, epoch * num_rows + position, 1), np.uint64)
+        assert rows[0] < num_rows
+        assert np.frombuffer(_core.order_positions(seed, num_rows, epoch, rows), np.uint64)[0] == position
+        assert order(seed, num_rows, epoch * num_rows + int(back[0]), 1) == [position]
+
+
+def test_positions_of_rows_that_are_not_there_are_refused():
+    for rows, num_rows, message in (([5], 5, "row 5 of 5 rows"), ([0], 0, "an order needs 1 to")):
+        with pytest.raises(ValueError, match=message):
+            _core.order_positions(1, num_rows, 0, np.array(rows, np.uint64))
+
+
 def test_the_order_is_pinned():
     assert order(1337, 8, 0, 24) == PINNED_ORDER
 

@@ -12,6 +12,9 @@ def plan(
 def order_rows(seed: int, num_rows: int, start: int, count: int) -> bytes:
     """Row numbers, as uint64, at positions start .. start+count of the endless order of epochs."""
 
+def order_positions(seed: int, num_rows: int, epoch: int, rows: Any) -> bytes:
+    """Where in an epoch these rows (uint64) come: uint64 [rows], each below num_rows. ValueError: no such row."""
+
 def read_shard(path: str | PathLike[str], seq_len: int, wide: bool, sha256: str | None) -> bytes:
     """All rows of a shard as uint16, or uint32 when wide. ValueError: wrong hash, or not such a shard."""
 

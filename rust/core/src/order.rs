@@ -2,7 +2,7 @@
 //!
 //! A balanced Feistel network over the smallest even number of bits that holds `num_rows`, walked until it lands
 //! inside (Black and Rogaway 2002): under four steps on average. The domain is at least 8 bits, so that small data
-//! sets are shuffled by a network with room to mix.
+//! sets are shuffled by a network with room to mix. The way back, from a row to its position, costs the same.
 
 const ROUNDS: usize = 8;
 const MIN_BITS: u32 = 8;
@@ -45,12 +45,31 @@ impl Order {
         left << self.half_bits | right
     }
 
+    fn unpermute(&self, value: u64) -> u64 {
+        let mask = (1u64 << self.half_bits) - 1;
+        let (mut left, mut right) = (value >> self.half_bits, value & mask);
+        for key in self.keys.iter().rev() {
+            (left, right) = (right ^ (mix(left ^ key) & mask), left);
+        }
+        left << self.half_bits | right
+    }
+
     /// The row at `position` of this epoch; `position < num_rows`.
     pub fn row(&self, position: u64) -> u64 {
         debug_assert!(position < self.num_rows);
         let mut value = self.permute(position);
         while value >= self.num_rows {
             value = self.permute(value);
+        }
+        value
+    }
+
+    /// Where in this epoch `row` comes: the inverse of `row`. The walk goes back along the same cycle.
+    pub fn position_of(&self, row: u64) -> u64 {
+        debug_assert!(row < self.num_rows);
+        let mut value = self.unpermute(row);
+        while value >= self.num_rows {
+            value = self.unpermute(value);
         }
         value
     }

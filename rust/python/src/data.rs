@@ -48,12 +48,36 @@ fn order_rows<'py>(
     start: u64,
     count: usize,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    if num_rows == 0 || num_rows > 1 << 62 {
-        return Err(PyValueError::new_err(format!("num_rows is {num_rows}; an order needs 1 to 2**62 rows")));
-    }
+    check_num_rows(num_rows)?;
     let rows = py.detach(|| suite_core::order::rows(seed, num_rows, start, count));
     let bytes: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
     Ok(PyBytes::new(py, &bytes))
+}
+
+/// order_positions(seed, num_rows, epoch, rows) -> bytes of u64: where in this epoch each of these rows comes
+#[pyfunction]
+fn order_positions<'py>(
+    py: Python<'py>,
+    seed: u64,
+    num_rows: u64,
+    epoch: u64,
+    rows: &Bound<'_, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    check_num_rows(num_rows)?;
+    let rows = PyBuffer::<u64>::get(rows)?.to_vec(py)?;
+    if let Some(row) = rows.iter().find(|row| **row >= num_rows) {
+        return Err(PyValueError::new_err(format!("row {row} of {num_rows} rows")));
+    }
+    let order = suite_core::order::Order::new(seed, epoch, num_rows);
+    let bytes: Vec<u8> = py.detach(|| rows.iter().flat_map(|row| order.position_of(*row).to_le_bytes()).collect());
+    Ok(PyBytes::new(py, &bytes))
+}
+
+fn check_num_rows(num_rows: u64) -> PyResult<()> {
+    if num_rows == 0 || num_rows > 1 << 62 {
+        return Err(PyValueError::new_err(format!("num_rows is {num_rows}; an order needs 1 to 2**62 rows")));
+    }
+    Ok(())
 }
 
 enum Packers {
@@ -207,6 +231,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyDistinct>()?;
     module.add_function(wrap_pyfunction!(plan, module)?)?;
     module.add_function(wrap_pyfunction!(order_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(order_positions, module)?)?;
     module.add_function(wrap_pyfunction!(py_read_shard, module)?)?;
     Ok(())
 }
