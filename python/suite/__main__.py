@@ -10,6 +10,8 @@ VERBS = {
     "demo": "train the demo suite, from text to stories",
     "train-tokenizer": "text -> tokenizer",
     "tokenize": "text -> token shards",
+    "overlap": "token shards -> documents that two splits share",
+    "seen": "text -> the documents, rows and steps that hold it",
     "train": "token shards -> checkpoints, from TOML",
     "generate": "checkpoint -> text",
 }

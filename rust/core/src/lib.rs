@@ -3,6 +3,7 @@
 pub mod bpe;
 pub mod distinct;
 pub mod error;
+pub mod find;
 pub mod hash;
 pub mod index;
 pub mod jsonl;
