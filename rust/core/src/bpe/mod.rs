@@ -22,6 +22,7 @@ pub use count::WordCounts;
 pub use train::Trainer;
 
 const MAX_LONG: usize = 256; // bytes; longer words do not come again
+const BATCH: usize = 32;
 const LONG_WORDS: usize = 1 << 15;
 
 /// A word and its ids, the last of which is their number: half a cache line.
@@ -48,6 +49,16 @@ impl<T: Id> Slot<T> {
         let end = out.len() + ids[ids.len() - 1].to_u64() as usize;
         out.extend_from_slice(ids); // all, and then back: copying a fixed number is faster than counting
         out.truncate(end);
+    }
+}
+
+#[inline(always)]
+#[allow(unsafe_code)]
+fn prefetch<S>(slot: &S) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing that the program could see.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(slot).cast());
     }
 }
 
@@ -111,21 +122,30 @@ impl<T: Id> Encoder<T> {
     }
 
     fn words(&mut self, text: &[u8], out: &mut Vec<T>) {
-        let mut start = 0;
-        while start < text.len() {
-            let (end, packed) = words::next(text, start, self.classes);
-            if packed != 0 {
-                self.short(packed, &text[start..end], out);
-            } else {
-                self.long(&text[start..end], out);
+        let (mut start, mut end) = (0, 0);
+        let mut batch = [(0, 0, 0); BATCH];
+        while end < text.len() {
+            let mut found = 0;
+            while found < BATCH && end < text.len() {
+                let (stop, packed) = words::next(text, end, self.classes);
+                let at = slot_of(packed);
+                batch[found] = (packed, stop, at);
+                prefetch(&self.slots[at]);
+                (found, end) = (found + 1, stop);
             }
-            start = end;
+            for &(packed, stop, at) in &batch[..found] {
+                if packed != 0 {
+                    self.short(packed, at, &text[start..stop], out);
+                } else {
+                    self.long(&text[start..stop], out);
+                }
+                start = stop;
+            }
         }
     }
 
     #[inline(always)]
-    fn short(&mut self, word: u128, bytes: &[u8], out: &mut Vec<T>) {
-        let at = slot_of(word);
+    fn short(&mut self, word: u128, at: usize, bytes: &[u8], out: &mut Vec<T>) {
         if self.slots[at].word == word {
             self.slots[at].append_to(out);
         } else if self.slots[at ^ 1].word == word {

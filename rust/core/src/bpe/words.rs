@@ -6,7 +6,7 @@
 use crate::bpe::split::Classes;
 
 pub const SHORT: usize = 15; // bytes; the sixteenth holds the length
-pub const SLOTS: usize = 1 << 17;
+pub const SLOTS: usize = 1 << 19;
 
 /// The end of the word that begins at `start`, and the word packed, or 0 when it is long. The text is valid UTF-8.
 #[inline(always)]
