@@ -19,31 +19,6 @@ REPO = "tester/odd"
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that the client in this process speaks to. The client reads its environment once, hence the constants."""
-    import huggingface_hub
-    from huggingface_hub import HfFileSystem, constants
-
-    with HubServer(tmp_path / "hub") as server:
-        home = tmp_path / "home"
-        for name, value in {
-            "ENDPOINT": server.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_CACHE": str(home / "hub"),
-            "HF_TOKEN_PATH": str(home / "token"),
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(client_side, "PAUSE_SECONDS", 0.01)
-        HfFileSystem.clear_instance_cache()
-        client_side._bound_the_client.cache_clear()
-        yield server
-        huggingface_hub.close_session()
-
-
-@pytest.fixture
 def tokens(corpus, tokenizer_dir, tmp_path) -> list:
     """The arguments of a `suite tokenize` that takes a second: splits train and validation in one folder."""
     common = ["-i", corpus, "-t", tokenizer_dir, "-l", 32, "-c", 60, "--out-dir", tmp_path / "tokens"]

@@ -15,9 +15,10 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from suite.base.errors import HubError
+from suite.base.errors import HubError, SuiteError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -116,7 +117,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: BaseException | None = error
     while seen is not None:
         yield seen
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -132,12 +133,12 @@ def may_pass(error: BaseException) -> bool:
     import httpx2
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    if any(isinstance(one, HubError | OfflineModeIsEnabled) for one in _chain(error)):
+    if any(isinstance(one, SuiteError | OfflineModeIsEnabled) for one in _chain(error)):
         return False
     if (status := status_of(error)) is not None:
         return status in _TRANSIENT
-    # ValueError: an answer that is not JSON, such as a proxy's page.
-    return any(isinstance(one, httpx2.TransportError | ConnectionError | ValueError) for one in _chain(error))
+    # JSONDecodeError: an answer such as a proxy's page.
+    return any(isinstance(one, httpx2.TransportError | ConnectionError | JSONDecodeError) for one in _chain(error))
 
 
 def explain(error: BaseException) -> str:
