@@ -24,7 +24,14 @@ ADDRESSES = {
     # The Hub is read by data/ (a repo of text is a source) and written by hub/; how its client waits, and how its
     # errors read, is one file on the floor below both.
     "datasets": {"data/hub_files.py"},
-    "huggingface_hub": {"base/hub.py", "data/hub_files.py", "hub/cards.py", "hub/publish.py", "hub/upload.py"},
+    "huggingface_hub": {
+        "base/hub.py",
+        "data/hub_files.py",
+        "hub/cards.py",
+        "hub/fetch.py",
+        "hub/publish.py",
+        "hub/upload.py",
+    },
     "httpx2": {"base/hub.py"},
 }
 

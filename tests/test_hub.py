@@ -12,7 +12,7 @@ import pytest
 from conftest import call
 from hub_server import TOKEN, Answer, HubServer, client
 from suite.base import hub as client_side
-from suite.base.errors import HubError
+from suite.base.errors import HubError, TokensError
 from suite.hub import cards, publish
 
 REPO = "tester/odd"
@@ -231,3 +231,34 @@ def test_the_token_is_nowhere_but_in_its_header(hub, tokens, tmp_path, corpus, m
     with pytest.raises(HubError, match="holds your Hub token"):
         publish.tokens(tmp_path / "tokens", REPO, public=False)
     assert sent(hub) == []
+
+
+def test_what_was_published_comes_back_and_what_came_wrong_does_not_stay(hub, tokens, tmp_path):
+    call("tokenize", *tokens, "--out-repo", REPO)
+    back, folder = tmp_path / "back", tmp_path / "tokens"
+    hub.fault = first_times(1, Answer(404), "GET", "data/train-00001")
+    with pytest.raises(HubError, match=r"not found|no such file"):
+        call("fetch", REPO, "--out-dir", back)
+    assert (back / "train-00000.parquet").is_file() and not (back / "manifest.json").exists()
+    hub.requests.clear()
+    assert "every file checked" in call("fetch", REPO, "--out-dir", back)
+    assert not hub.asked("GET", "resolve.*train-00000") and hub.asked("GET", "resolve.*train-00001")
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            assert (back / path.relative_to(folder)).read_bytes() == path.read_bytes()
+    assert not list(back.rglob(".*.tmp"))
+    with pytest.raises(TokensError, match="holds other tokens"):
+        call("tokenize", *tokens[:-1], "train[50%:]", "--as", "half")
+        call("fetch", REPO, "--out-dir", folder)
+
+
+def test_a_manifest_from_the_hub_cannot_name_a_file_elsewhere(hub, tokens, tmp_path):
+    call("tokenize", *tokens)
+    folder = tmp_path / "tokens"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"][0]["name"] = "../outside.parquet"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    hub.add(REPO, folder)
+    with pytest.raises(HubError, match=r"no name for a file of tokens"):
+        call("fetch", REPO, "--out-dir", tmp_path / "back")
+    assert not (tmp_path / "outside.parquet").exists()

@@ -73,8 +73,6 @@ def dataset(spec: str, config: str | None = None) -> Dataset:
 
 def files_of(repo: str, config: str | None = None, revision: str = "main") -> Dataset:
     """The files of a dataset repo's config: by its card, else by their names. `config` None is the default one."""
-    from datasets.data_files import EmptyDatasetError
-
     api = hub.api()
 
     def look() -> Dataset:
@@ -84,10 +82,8 @@ def files_of(repo: str, config: str | None = None, revision: str = "main") -> Da
         try:
             name, patterns = _patterns(repo, config, base)
             splits = _resolved(repo, patterns, base)
-        except EmptyDatasetError:
-            raise SourceError(f"{repo}: no data files in this dataset") from None
         except FileNotFoundError as error:
-            raise SourceError(f"{repo}: its card names files that it does not hold ({_line(error)})") from None
+            raise SourceError(f"{repo}: no data files in this dataset ({_line(error)})") from None
         except ValueError as error:
             raise SourceError(f"{repo}: its card or its files cannot be understood ({_line(error)})") from None
         known = _described(api, repo, commit, [url for urls in splits.values() for url in urls])
@@ -133,7 +129,7 @@ def _card(base: str) -> Any:
     files = HfFileSystem()
     found: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError):
-        found |= DatasetCard(files.read_text(f"{base}/README.md", encoding="utf-8")).data.to_dict()
+        found |= DatasetCard(str(files.read_text(f"{base}/README.md", encoding="utf-8"))).data.to_dict()
     with contextlib.suppress(FileNotFoundError):
         found |= yaml.safe_load(files.read_text(f"{base}/.huggingface.yaml", encoding="utf-8")) or {}
     return DatasetCardData(**found)

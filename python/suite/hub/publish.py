@@ -122,13 +122,13 @@ def _what_is_there(
             commit, there = listing(api, repo, kind)
         except RepositoryNotFoundError:
             return None, []
-        card = _read(repo, kind, commit, CARD).decode() if CARD in there else None
+        card = read(repo, kind, commit, CARD).decode() if CARD in there else None
         if manifest is None:
             return card, []
         earlier: set[str] = set()
         if MANIFEST in there:
             try:
-                earlier = set(listed(json.loads(_read(repo, kind, commit, MANIFEST))))
+                earlier = set(listed(json.loads(read(repo, kind, commit, MANIFEST))))
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise HubError(f"its {MANIFEST} is not one of tokens; publish to another repo") from None
         shards = [cards.pattern(name) for name in manifest["splits"]]
@@ -142,7 +142,7 @@ def _what_is_there(
     return hub.patiently(repo, look)
 
 
-def _read(repo: str, kind: str, commit: str, path: str) -> bytes:
+def read(repo: str, kind: str, commit: str, path: str) -> bytes:
     """A small file's content, without a copy in the client's cache."""
     from huggingface_hub import HfFileSystem
 
