@@ -33,6 +33,9 @@ ADDRESSES = {
         "hub/upload.py",
     },
     "httpx2": {"base/hub.py"},
+    "fsspec": {"data/access.py"},
+    "s3fs": set(),
+    "gcsfs": set(),
 }
 
 
