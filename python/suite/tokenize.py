@@ -20,10 +20,11 @@ app = door("Encode text and cut it into rows: parquet shards, the same bytes for
 
 @app.command()
 def main(
-    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
+    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")],
     tokenizer: Annotated[Path, typer.Option("--tokenizer", "-t", help="folder with a tokenizer.json")],
     seq_len: Annotated[int, typer.Option("--seq-len", "-l", help="tokens in a row, <bos> included")],
     out_dir: Annotated[Path, typer.Option(help="folder for the shards and their manifest")],
+    config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,
     feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
     split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
     as_: Annotated[str | None, typer.Option("--as", help="name of the split written; default: that of --split")] = None,
@@ -58,7 +59,7 @@ def main(
     block_bytes = DEFAULT_BLOCK_BYTES[executor] if block_bytes is None else block_bytes
     check_at_least(1, batch_size=batch_size, block_bytes=block_bytes)
     check_at_least(0, workers=workers)
-    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    source = Source(in_dataset, feature, split, separator, check_errors(errors), config)
     name = pack.split_name(split) if as_ is None else as_
     out_dir = under_root(out_dir)
     if out_repo is not None:

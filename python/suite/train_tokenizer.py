@@ -14,8 +14,9 @@ app = door("Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=
 
 @app.command()
 def main(
-    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
+    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")],
     out_dir: Annotated[Path, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")],
+    config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,
     feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
     split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
     vocab_size: Annotated[int, typer.Option("--vocab-size", "-v", help="tokens, at least 259")] = 4096,
@@ -33,7 +34,7 @@ def main(
     from suite.data.source import Source, check_errors
     from suite.hub import publish
 
-    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    source = Source(in_dataset, feature, split, separator, check_errors(errors), config)
     if out_repo is not None:
         publish.check_repo(out_repo)
     with bar("training on", "MB") as advance:
