@@ -124,8 +124,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception, or what caused it, came with."""
     for one in _chain(error):
-        if (response := getattr(one, "response", None)) is not None:
-            return response.status_code
+        status = getattr(getattr(one, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
     return None
 
 

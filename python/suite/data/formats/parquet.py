@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from suite.base import hub
 from suite.base.errors import SourceError
 from suite.data.access import REMOTE_BYTES, codec_of, is_remote, reading, said, seekable
 from suite.data.block import ALL, Block
@@ -43,10 +44,14 @@ def _open(url: str) -> Iterator[Any]:
         try:
             file = stack.enter_context(pq.ParquetFile(raw, buffer_size=buffer_size, pre_buffer=False))
         except (pyarrow.ArrowException, OSError) as error:
+            if hub.status_of(error):
+                raise  # not the file's fault: said() explains
             raise SourceError(f"{url}: not a parquet file ({_line(error)})") from None
         try:
             yield file
         except (pyarrow.ArrowException, OSError) as error:
+            if hub.status_of(error):
+                raise
             raise SourceError(f"{url}: damaged ({_line(error)})") from None
 
 
@@ -119,10 +124,14 @@ def pieces(block: Block, feature: str, errors: str) -> Iterator[Texts]:
                 columns.append(column)
                 size += column.nbytes
             row += batch.num_rows
+            del batch, column
             if row >= stop:
                 break
-        if columns:
-            yield _texts(block.where, columns, before + first, errors)
+    del file  # closed: with a long document it holds as much again in decoded pages
+    if columns:
+        texts = _texts(block.where, columns, before + first, errors)
+        del columns
+        yield texts
 
 
 def _text_type(url: str, schema: Any, feature: str) -> Any:
