@@ -74,7 +74,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
                 source,
                 encoder,
                 folder,
-                Shape(data.seq_len),
+                Shape(data.seq_len, layout=data.layout),
                 work,
                 name=name,
                 on_progress=lambda now: advance(1, str(now), now.blocks_total),
