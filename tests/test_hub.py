@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from conftest import call
+from conftest import call, refusal, run_suite
 from hub_server import TOKEN, Answer, HubServer, client
 from suite.base import hub as client_side
 from suite.base.errors import HubError, TokensError
@@ -262,3 +263,20 @@ def test_a_manifest_from_the_hub_cannot_name_a_file_elsewhere(hub, tokens, tmp_p
     with pytest.raises(HubError, match=r"no name for a file of tokens"):
         call("fetch", REPO, "--out-dir", tmp_path / "back")
     assert not (tmp_path / "outside.parquet").exists()
+
+
+def test_from_a_private_dataset_to_published_tokens_in_a_process_of_its_own(tokenizer_dir, corpus, tmp_path):
+    (tmp_path / "repo").mkdir()
+    shutil.copyfile(corpus, tmp_path / "repo" / "train.jsonl")
+    home, secret = tmp_path / "home", "hf_secretsecretsecretsecret"
+    job = ["-t", tokenizer_dir, "-l", 32, "--out-dir", tmp_path / "tokens", "--out-repo", REPO]
+    with HubServer(tmp_path / "hub") as hub:
+        hub.accounts = {secret: ("tester", ())}
+        commit = hub.add("tester/texts", tmp_path / "repo", private=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        done = run_suite("tokenize", "-i", "tester/texts", *job, env=environment | hub.environment(home, secret))
+        assert f"datasets/{REPO} (private)" in done.stdout and "secret" not in done.stdout + done.stderr
+        assert f"tester/texts commit={commit} feature=text" in published(hub)["README.md"].decode()
+        line = refusal("tokenize", "-i", "tester/texts", *job, env=environment | hub.environment(home, "hf_wrong"))
+        assert "does not accept the token" in line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()]

@@ -93,10 +93,10 @@ def speaking(of: str) -> Iterator[None]:
         raise HubError(f"{of}: {explain(error)}") from None  # the cause would carry the token
 
 
-def patiently(of: str, work: Callable[[], Done]) -> Done:
-    """What `work` returns; tried again while its failure may pass. Raises HubError."""
+def patiently(of: str, work: Callable[[], Done], attempts: int | None = None) -> Done:
+    """What `work` returns; tried again, ATTEMPTS times in all, while its failure may pass. Raises HubError."""
     with speaking(of):
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, attempts or ATTEMPTS):
             try:
                 return work()
             except Exception as error:

@@ -67,7 +67,9 @@ def dataset(spec: str, config: str | None = None) -> Dataset:
     assert named is not None
     if (spec, config) not in _asked:
         try:
-            _asked[spec, config] = files_of(named[0], config, named[1])
+            # What may be a mistyped path is not waited for.
+            attempts = None if spec.startswith(PREFIX) else 1
+            _asked[spec, config] = files_of(named[0], config, named[1], attempts)
         except HubError as error:
             if spec.startswith(PREFIX):
                 raise
@@ -94,13 +96,16 @@ def pinned(url: str) -> str:
     return f"{PREFIX}{repo}@{sha}/{match['path']}"
 
 
-def files_of(repo: str, config: str | None = None, revision: str = "main") -> Dataset:
-    """The files of a dataset repo's config: by its card, else by their names. `config` None is the default one."""
+def files_of(repo: str, config: str | None = None, revision: str = "main", attempts: int | None = None) -> Dataset:
+    """The files of a dataset repo's config: by its card, else by their names. `config` None is the default one.
+
+    `attempts` to find the repo; what comes then is always tried again."""
     api = hub.api()
 
+    commit = hub.patiently(repo, lambda: api.dataset_info(repo, revision=revision, expand=["sha"]).sha, attempts)
+    assert commit is not None
+
     def look() -> Dataset:
-        commit = api.dataset_info(repo, revision=revision, expand=["sha"]).sha
-        assert commit is not None
         base = f"{PREFIX}{repo}@{commit}"
         try:
             name, patterns = _patterns(repo, config, base)
