@@ -81,6 +81,33 @@ def test_load_dataset_and_from_pretrained_read_what_was_published(hub, tokens, t
     assert ids == tokenizer.load(tokenizer_dir).encode("a fox ") + special
 
 
+def test_a_card_names_the_files_of_each_split_and_how_rows_were_made():
+    from huggingface_hub import RepoCard
+
+    shard = {"rows": 9, "bytes": 1, "sha256": ""}
+    split = {"source": "elsewhere", "slice": "", "documents": None, "tokens": None, "rows": 9}
+    manifest = {
+        "tokenizer": {"sha256": "ab", "vocab_size": 300, "bos": 0, "eos": 1, "pad": None},
+        "dtype": "uint16",
+        "seq_len": 32,
+        "overlap": 0,
+        "layout": "documents",
+        "splits": {
+            "in-domain": {**split, "shards": [{**shard, "name": "in-domain-00000.parquet"}]},
+            "none": {**split, "shards": []},
+            "train": {**split, "shards": [{**shard, "name": "old/a.parquet"}, {**shard, "name": "b.parquet"}]},
+        },
+    }
+    card = RepoCard(cards.tokens_card(REPO, manifest))
+    assert card.data.to_dict()["configs"][0]["data_files"] == [
+        {"split": "in_domain", "path": "data/in-domain-[0-9][0-9][0-9][0-9][0-9].parquet"},
+        {"split": "train", "path": ["old/a.parquet", "data/b.parquet"]},
+    ]
+    assert "filled up with padding" in card.text and 'split="in_domain[:10%]"' in card.text
+    adopted = cards.tokens_card(REPO, {**manifest, "layout": "made elsewhere", "column": "input_ids"})
+    assert "as they were made elsewhere" in adopted and '["input_ids"]' in adopted and "| unknown |" in adopted
+
+
 def test_what_the_hubs_owner_adds_to_a_card_stays(hub, tokens):
     from huggingface_hub import HfApi
 

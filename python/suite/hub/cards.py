@@ -19,7 +19,10 @@ def tokens_card(repo: str, manifest: Mapping[str, Any]) -> str:
     splits = {name: entry for name, entry in manifest["splits"].items() if entry["shards"]}
     files = [{"split": load_name(name), "path": _paths(name, entry)} for name, entry in splits.items()]
     tokenizer, seq_len, overlap = manifest["tokenizer"], manifest["seq_len"], manifest["overlap"]
-    if manifest.get("layout", "stream") == "documents":
+    column, made_by = manifest.get("column", "tokens"), "Made by `suite tokenize`."
+    if "made elsewhere" in (manifest.get("layout"), manifest.get("rows_as")):
+        rows, made_by = "The rows are as they were made elsewhere.", "Adopted by `suite seal`."
+    elif manifest.get("layout") == "documents":
         rows = (
             "Each row is `<bos>` and one document, encoded and followed by `<eos>`,\n"
             f"cut after {seq_len} tokens or filled up with padding."
@@ -40,7 +43,7 @@ def tokens_card(repo: str, manifest: Mapping[str, Any]) -> str:
     pad = f", pad {tokenizer['pad']}" if tokenizer["pad"] is not None else ""
     page = f"""# {repo.split("/")[-1]}
 
-Tokens for training language models: rows of {seq_len} token ids, column `tokens`, {manifest["dtype"]}.
+Tokens for training language models: rows of {seq_len} token ids, column `{column}`, {manifest["dtype"]}.
 
 | split | documents | tokens | rows | shards | made from |
 |---|---|---|---|---|---|
@@ -49,12 +52,12 @@ Tokens for training language models: rows of {seq_len} token ids, column `tokens
 
 Vocabulary: {tokenizer["vocab_size"]:,}; bos {tokenizer["bos"]}, eos {tokenizer["eos"]}{pad}.
 The tokenizer lies in `tokenizer/`; SHA-256 of its content: `{tokenizer["sha256"]}`.
-`manifest.json` has the SHA-256 of every shard. Made by `suite tokenize`.
+`manifest.json` has the SHA-256 of every shard. {made_by}
 
 ```python
 from datasets import load_dataset
 
-rows = load_dataset("{repo}", split="{first}[:10%]").with_format("numpy")["tokens"]
+rows = load_dataset("{repo}", split="{first}[:10%]").with_format("numpy")["{column}"]
 ```
 
 Licence: that of the source, which these tokens can be turned back into; `license:` is for the owner to set."""
