@@ -72,7 +72,7 @@ def _header(file: Reader, separator: int, piece_bytes: int) -> tuple[list[str], 
     """The names of the columns, what was read behind them, and whether that is all."""
     data = bytearray()
     while True:
-        more = file.read(max(piece_bytes, 1 << 16))
+        more = file.read(max(piece_bytes, len(data)))
         data += more
         if data.startswith(b"\xef\xbb\xbf"):
             del data[:3]  # the byte order mark that spreadsheets write

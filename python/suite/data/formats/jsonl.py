@@ -68,8 +68,7 @@ def pieces(block: Block, feature: str, errors: str) -> Iterator[Texts]:
     """Raises SourceError, naming file and line, for what is not a record with a text in that field."""
     with reading(block.where) as file:
         position, length = (0, ALL) if block.streamed else _first_line(file, block)
-        for data in _whole_lines(file, length, block.piece_bytes):
-            _not_an_array(block.where, data, position)
+        for data in _whole_lines(file, length, block.piece_bytes, beginning=position == 0):
             size = len(data)
             if found := _core.jsonl_texts(data, feature):
                 del data  # the texts are a copy
@@ -93,10 +92,16 @@ def _first_line(file: Reader, block: Block) -> tuple[int, int]:
     return position, 0
 
 
-def _whole_lines(file: Reader, length: int, piece_bytes: int) -> Iterator[bytearray]:
-    """The lines that begin in the next `length` bytes, some at a time."""
+def _whole_lines(file: Reader, length: int, piece_bytes: int, *, beginning: bool = True) -> Iterator[bytearray]:
+    """The lines that begin in the next `length` bytes, some at a time. `beginning`: these are the file's first."""
     lines = bytearray()
     while length > 0 and (data := file.read(min(piece_bytes, length))):
+        if beginning and (text := data.lstrip()):
+            beginning = False
+            if text.startswith(b"["):  # said before gigabytes are read in search of the line's end
+                raise SourceError(
+                    f"{file.url}: one JSON array, expected a record in each line: `jq -c '.[]'` makes that of it"
+                )
         length -= len(data)
         cut = data.rfind(b"\n") + 1
         if cut:
@@ -116,13 +121,6 @@ def _whole_lines(file: Reader, length: int, piece_bytes: int) -> Iterator[bytear
     whole = [lines]
     del lines
     yield whole.pop()
-
-
-def _not_an_array(url: str, data: bytearray, position: int) -> None:
-    if position == 0 and data[:READ_BYTES].lstrip()[:1] == b"[":
-        raise SourceError(
-            f"{url}: one JSON array, expected a record in each line: `jq -c '.[]'` turns the one into the other"
-        )
 
 
 def _carefully(url: str, data: bytearray, position: int, feature: str, errors: str) -> list[str]:
