@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,8 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # what `pip install
 READ_BYTES = 1 << 20
 REMOTE_BYTES = 4 << 20  # of a request to a store
 THREADS = 16  # that wait for stores, or hash files
+
+_DECOMPRESSORS_SAY = re.compile("inflate failed|ZSTD decompress|Truncated compressed")  # Arrow's, as plain OSErrors
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,7 +91,7 @@ def said(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise SourceError(f"{url}: no such file or folder") from None
     except Exception as error:  # each store's library has its own, without a common root
-        what = "damaged or cut short" if codec_of(url) and not is_remote(url) else "cannot be read"
+        what = "damaged or cut short" if _DECOMPRESSORS_SAY.search(str(error)) else "cannot be read"
         raise SourceError(f"{url}: {what} ({_line(error)})") from None
 
 

@@ -67,7 +67,12 @@ def _single(spec: str) -> list[File] | None:
         store, path = store_of(spec)
         with said(spec):
             store.invalidate_cache()
-            if _is_glob(spec) or not store.isfile(path):
+            if _is_glob(spec):
+                return None
+            try:
+                if store.info(path)["type"] != "file":
+                    return None
+            except FileNotFoundError:
                 return None
         url = spec
     else:

@@ -119,10 +119,14 @@ def pieces(block: Block, feature: str, errors: str) -> Iterator[Texts]:
                 columns.append(column)
                 size += column.nbytes
             row += batch.num_rows
+            del batch, column
             if row >= stop:
                 break
-        if columns:
-            yield _texts(block.where, columns, before + first, errors)
+    del file  # closed: with a long document it holds as much again in decoded pages
+    if columns:
+        texts = _texts(block.where, columns, before + first, errors)
+        del columns
+        yield texts
 
 
 def _text_type(url: str, schema: Any, feature: str) -> Any:
