@@ -137,7 +137,7 @@ def reading(url: str) -> Iterator[Reader]:
         with said(url):
             raw = stack.enter_context(seekable(url))
             if codec:
-                if not size_of(url):
+                if size_of(url) == 0:
                     raise SourceError(f"{url}: damaged or cut short (it is empty)")
                 native = pyarrow.PythonFile(raw, mode="r") if is_remote(url) else pyarrow.OSFile(url)
                 raw = stack.enter_context(pyarrow.CompressedInputStream(native, codec))
@@ -159,7 +159,10 @@ def size_of(url: str) -> int:
         if not is_remote(url):
             return Path(url).stat().st_size
         store, path = store_of(url)
-        return store.size(path)
+        size = store.size(path)
+        if size is None:
+            raise SourceError(f"{url}: its server does not tell its size; copy it here first")
+        return size
 
 
 def line_at(url: str, position: int) -> int:
@@ -173,7 +176,7 @@ def line_at(url: str, position: int) -> int:
 
 
 # The names under which stores tell what identifies a file's content, the surest first.
-_CHECKSUMS = ("sha256", "blob_id", "md5Hash", "ETag", "etag", "crc32c", "checksum")
+_CHECKSUMS = ("sha256", "blob_id", "md5Hash", "crc32c", "ETag", "etag", "checksum")
 
 
 def checksum(url: str) -> str:

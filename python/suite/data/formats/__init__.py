@@ -93,7 +93,7 @@ def _between(pieces: Iterator[Texts], start: int, stop: int) -> Iterator[Texts]:
     for texts in pieces:
         first, last = max(start - number, 0), min(stop - number, texts.num_documents)
         if first < last:
-            yield Texts(texts.data, texts.starts[first:last], texts.stops[first:last])
+            yield texts.only(slice(first, last))
         number += texts.num_documents
         if number >= stop:
             return
