@@ -116,3 +116,14 @@ def test_separators_divide_as_split_does(tmp_path_factory, parts, separator, blo
         else [""]
     )
     assert found == (expected if text else [""])
+
+
+def test_of_a_long_document_the_head_has_the_beginning(tmp_path):
+    from suite.data.texts import Texts
+
+    for most in range(1, 9):
+        found = list(Texts.of(["é東🙂x", "", "ab"]).shortened(most).documents())
+        assert found == ["é東🙂x".encode()[:most].decode(errors="ignore"), "", "ab"[:most]]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "é" * 3_000_000}))
+    one = Source(str(tmp_path / "a.jsonl"))
+    assert list(one.head(one.blocks()[0]).documents()) == ["é" * (1 << 19)]

@@ -20,10 +20,11 @@ app = door("Encode text and cut it into rows: parquet shards, the same bytes for
 
 @app.command()
 def main(
-    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
+    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")],
     tokenizer: Annotated[Path, typer.Option("--tokenizer", "-t", help="folder with a tokenizer.json")],
     seq_len: Annotated[int, typer.Option("--seq-len", "-l", help="tokens in a row, <bos> included")],
     out_dir: Annotated[Path, typer.Option(help="folder for the shards and their manifest")],
+    config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,
     feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
     split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
     as_: Annotated[str | None, typer.Option("--as", help="name of the split written; default: that of --split")] = None,
@@ -39,6 +40,8 @@ def main(
     executor: Annotated[str, typer.Option(help="local, ray, or auto: ray when RAY_ADDRESS is set")] = "auto",
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
+    out_repo: Annotated[str | None, typer.Option(help="publish the folder as this dataset repo, OWNER/NAME")] = None,
+    public: Annotated[bool, typer.Option("--public", help="a repo that is made is public, not private")] = False,
 ) -> None:
     """Encode text and cut it into rows: parquet shards, the same bytes for any number of workers."""
     import time
@@ -50,14 +53,17 @@ def main(
     from suite.data.encode import Shape
     from suite.data.source import Source, check_at_least, check_choice, check_errors
     from suite.executor import choose
+    from suite.hub import publish
 
     executor = choose(check_choice("executor", executor, ("auto", "local", "ray")))
     block_bytes = DEFAULT_BLOCK_BYTES[executor] if block_bytes is None else block_bytes
     check_at_least(1, batch_size=batch_size, block_bytes=block_bytes)
     check_at_least(0, workers=workers)
-    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    source = Source(in_dataset, feature, split, separator, check_errors(errors), config)
     name = pack.split_name(split) if as_ is None else as_
     out_dir = under_root(out_dir)
+    if out_repo is not None:
+        publish.check_repo(out_repo)  # before hours of work, not after
     started = time.monotonic()
     with bar(f"tokenizing {name}", "blocks") as advance:
         tokens, written = pack.tokenize(
@@ -81,6 +87,9 @@ def main(
         + f", {entry.duplicates:,} duplicates left out" * deduplicate
         + rate
     )
+    if out_repo is not None:
+        with publish.kept(out_dir):
+            print(publish.said(publish.tokens(out_dir, out_repo, public=public), "dataset"))
 
 
 def way_of_working(executor: str, workers: int) -> Work:

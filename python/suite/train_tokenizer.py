@@ -14,13 +14,16 @@ app = door("Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=
 
 @app.command()
 def main(
-    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
+    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")],
     out_dir: Annotated[Path, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")],
+    config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,
     feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
     split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
     vocab_size: Annotated[int, typer.Option("--vocab-size", "-v", help="tokens, at least 259")] = 4096,
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
+    out_repo: Annotated[str | None, typer.Option(help="publish the folder as this model repo, OWNER/NAME")] = None,
+    public: Annotated[bool, typer.Option("--public", help="a repo that is made is public, not private")] = False,
 ) -> None:
     """Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2."""
     import sys
@@ -29,8 +32,11 @@ def main(
     from suite.base.store import under_root
     from suite.data import tokenizer
     from suite.data.source import Source, check_errors
+    from suite.hub import publish
 
-    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    source = Source(in_dataset, feature, split, separator, check_errors(errors), config)
+    if out_repo is not None:
+        publish.check_repo(out_repo)
     with bar("training on", "MB") as advance:
         trained = tokenizer.train(source.texts(), vocab_size, advance)
     out_dir = under_root(out_dir)
@@ -42,6 +48,14 @@ def main(
             f"{trained.vocab_size}",
             file=sys.stderr,
         )
+    if out_repo is not None:
+        facts = {
+            "trained on": f"`{source.identity()}`, split `{split}`",
+            "tokens": f"{trained.vocab_size:,}",
+            "SHA-256 of the content": f"`{trained.sha256}`",
+        }
+        with publish.kept(out_dir):
+            print(publish.said(publish.tokenizer(out_dir, out_repo, facts, public=public), "model"))
 
 
 if __name__ == "__main__":
