@@ -20,6 +20,7 @@ ADDRESSES = {
     "wandb": {"base/tracker.py"},
     "ray": {"executor/ray.py"},
     "transformers": set(),
+    "sentencepiece": {"data/pieces.py"},
     "datasets": set(),
     "huggingface_hub": set(),
 }
