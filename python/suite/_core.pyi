@@ -81,6 +81,20 @@ class Encoder:
         wide: bool,
     ) -> None:
         """The id of each of 256 bytes; (left, right, made) by rank. ValueError: an id that does not fit."""
+    @staticmethod
+    def of_characters(
+        bytes: Sequence[int],
+        characters: Mapping[str, int],
+        merges: Sequence[tuple[int, int, int]],
+        *,
+        visible: str,
+        prefix: str,
+        runs: bool,
+        eos: int,
+        wide: bool,
+    ) -> Encoder:
+        """Of words that spaces begin, " " among the characters; one that is not there is its bytes. prefix, runs: as
+        for CharacterWords."""
     def stream(self, data: Any, starts: Any, stops: Any) -> bytes:
         """Each document's ids and then eos: uint16, or uint32 when wide. ValueError: a document is not UTF-8."""
 

@@ -10,6 +10,21 @@ from suite import _core
 MERGES_PER_CALL = 64  # between two words on progress
 
 
+def byte_characters() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary (Radford et al. 2019, encoder.py).
+
+    Bytes that print stand for themselves; the others take the characters from U+0100 on.
+    """
+    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in prints else next(others)) for byte in range(256)]
+
+
+def byte_tokens() -> list[str]:
+    """The token that stands for each byte in a vocabulary of characters with byte fallback."""
+    return [f"<0x{byte:02X}>" for byte in range(256)]
+
+
 def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     """GPT-2's tokenizer, without its special tokens, as the tokenizers library has it."""
     import tokenizers

@@ -43,12 +43,12 @@ def train(
     byte_level, fallback = spelling.is_byte_level(content), bool(content["model"].get("byte_fallback"))
     visible = None if byte_level else spelling.space(content)
     if byte_level:
-        characters = sorted(encoder.byte_characters())
+        characters = sorted(bpe.byte_characters())
     else:
         if not fallback and reference.library.unknown is None:
             character_coverage = 1.0  # what has no token would vanish from texts
         characters = covered(words.characters(), character_coverage, without="\n" if fallback else "")
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if fallback else []
+    bytes_ = bpe.byte_tokens() if fallback else []
     tokens = [*special, *bytes_]
     spaces = {" ": visible} if visible else {}
     characters.sort(key=lambda char: spaces.get(char, char))
@@ -113,31 +113,22 @@ def _counted(
     library = reference.library
     assert isinstance(library, Library)
     content, backend, words, num_bytes = library.content, library.backend, _core.CharacterWords(), 0
-    steps, normal = list(spelling.steps(content["pre_tokenizer"])), list(spelling.steps(content["normalizer"]))
-    visible = spelling.space(content)
-    spaced = visible and all(step["type"] == "Metaspace" for step in steps) and len(steps) < 2
-    if not spaced and not steps:
+    plain, visible = encoder.spaces(content), spelling.space(content)
+    spaced = plain or encoder.spaces({**content, "normalizer": None})
+    if spaced is None and not content["pre_tokenizer"] and visible is not None and len(visible) == 1:
+        spaced = encoder.Spaces(visible, "never", runs=True)
+    if spaced is None and not content["pre_tokenizer"]:
         raise TokenizerError(f"{reference.folder}: it divides no words (no pre_tokenizer), so it cannot be a reference")
-    # Prepending and replacing spaces is done while words are counted; all else by the library, slowly.
-    plain = all(step["type"] in ("Prepend", "Replace") for step in normal) and len(normal) <= 2 and bool(visible)
-    plain = plain and all(step.get("prepend", visible) == step.get("content", visible) == visible for step in normal)
-    prepends = plain and any(step["type"] == "Prepend" for step in normal)
-    schemes = {"never": "never", "always": "unless there", "first": "unless there"}
-    prefix = schemes[steps[0]["prepend_scheme"]] if spaced and steps else "never"
-    runs = not steps or not steps[0].get("split", True)
     for some in texts:
         num_bytes += some.num_bytes
-        if not plain and normal:
-            texts_of = (backend.normalizer.normalize_str(document) for document in some.documents())
-            normalized = Texts.of(list(texts_of))
-        else:
-            normalized = some
-        if spaced:
-            start = "always" if prepends else prefix
-            words.add_texts(*normalized, visible=visible or "", prefix=start, runs=runs)
-        else:
+        texts_of = some.documents()
+        if backend.normalizer is not None and plain is None:
+            texts_of = (backend.normalizer.normalize_str(document) for document in texts_of)
+        if spaced is not None:
+            words.add_texts(*(some if plain else Texts.of(list(texts_of))), **spaced._asdict())
+        else:  # by the library, slowly
             counts: Counter[str] = Counter()
-            for document in normalized.documents():
+            for document in texts_of:
                 counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(document))
             for word, count in counts.items():
                 words.add(word, count)

@@ -214,9 +214,9 @@ def train(
     if not num_bytes:
         raise TokenizerError(NO_TEXT)
     # As the library numbers them: the special tokens, then the bytes in the order of their characters.
-    tokens = [*SPECIAL_TOKENS, *sorted(encoder.byte_characters())]
+    tokens = [*SPECIAL_TOKENS, *sorted(bpe.byte_characters())]
     vocab = {token: number for number, token in enumerate(tokens)}
-    trainer = _core.Trainer(words, [vocab[char] for char in encoder.byte_characters()], vocab_size)
+    trainer = _core.Trainer(words, [vocab[char] for char in bpe.byte_characters()], vocab_size)
     merges = bpe.merged(trainer, tokens, advance)
     backend = bpe.byte_level({token: number for number, token in enumerate(tokens)}, merges)
     backend.add_special_tokens(list(SPECIAL_TOKENS))

@@ -55,6 +55,15 @@ impl PyWordCounts {
     }
 }
 
+pub fn prefix_of(name: &str) -> PyResult<Prefix> {
+    match name {
+        "never" => Ok(Prefix::Never),
+        "always" => Ok(Prefix::Always),
+        "unless there" => Ok(Prefix::UnlessThere),
+        _ => Err(PyValueError::new_err("prefix is one of never, always, unless there")),
+    }
+}
+
 /// Counts words of characters, where a space is a visible character.
 #[pyclass(name = "CharacterWords", unsendable)]
 #[derive(Default)]
@@ -85,12 +94,7 @@ impl PyCharacterWords {
         prefix: &str,
         runs: bool,
     ) -> PyResult<()> {
-        let prefix = match prefix {
-            "never" => Prefix::Never,
-            "always" => Prefix::Always,
-            "unless there" => Prefix::UnlessThere,
-            _ => return Err(PyValueError::new_err("prefix is one of never, always, unless there")),
-        };
+        let prefix = prefix_of(prefix)?;
         let (texts, spaces) = (Texts::of(py, data, starts, stops)?, Spaces { visible, prefix, runs });
         let mut unchecked = 0;
         for (number, document) in texts.documents().enumerate() {

@@ -75,7 +75,20 @@ impl CharacterWords {
     }
 }
 
-/// The end of the word that begins at `start`. A line end is a word of its own.
+/// The end of the word that begins at `start`, for encoding: only spaces end it.
+#[inline]
+pub fn spaced_end(text: &[u8], start: usize, runs: bool) -> usize {
+    let mut at = start + usize::from(text[start] == b' ');
+    while runs && text.get(at) == Some(&b' ') {
+        at += 1;
+    }
+    while text.get(at).is_some_and(|&byte| byte != b' ') {
+        at += 1;
+    }
+    at
+}
+
+/// The end of the word that begins at `start`, for training. A line end is a word of its own.
 fn word_end(text: &[u8], start: usize, runs: bool) -> usize {
     if text[start] == b'\n' {
         return start + 1;

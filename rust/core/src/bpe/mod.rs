@@ -1,4 +1,5 @@
-//! Byte-level BPE with GPT-2's words: text to ids, the same ids as the tokenizers library's.
+//! BPE: text to ids, the same ids as the tokenizers library's. Byte-level with GPT-2's words, or of characters with
+//! words that spaces begin (Llama 2).
 //!
 //! Almost every word of a text has been seen before, so what counts is to find a word's end and to look it up. Words
 //! of up to 15 bytes are looked up in a table of fixed size; longer ones, and those of many ids, in a map that is emptied
@@ -17,7 +18,7 @@ use crate::shard::Id;
 use merge::{Merge, Merges, Workspace};
 use split::Classes;
 use std::collections::HashMap;
-use words::{SLOTS, slot_of};
+use words::{SHORT, SLOTS, slot_of};
 
 pub use characters::{CharacterWords, Prefix, Spaces};
 pub use count::WordCounts;
@@ -58,14 +59,31 @@ impl<T: Id> Slot<T> {
 pub struct Vocabulary {
     pub bytes: [u32; 256],
     pub merges: Vec<(u32, u32, u32)>, // left, right, made
-    pub add_prefix_space: bool,
+    pub kind: Kind,
+}
+
+/// What words and their first ids are.
+#[derive(Clone)]
+pub enum Kind {
+    /// GPT-2's words, whose bytes have ids.
+    ByteLevel { add_prefix_space: bool },
+    /// Words that spaces begin, whose characters have ids; one that has none is its bytes. " " is the visible space's.
+    Characters { ids: HashMap<char, u32>, spaces: Spaces },
+}
+
+/// The ids that a word has before anything is merged.
+enum Symbols {
+    Bytes,
+    Characters { ascii: Box<[Option<u32>; 128]>, others: HashMap<char, u32> },
 }
 
 /// Encodes texts; keeps what it has learnt of words from one to the next.
 pub struct Encoder<T: Id> {
     bytes: [u32; 256],
     merges: Merges,
-    add_prefix_space: bool,
+    symbols: Symbols,
+    prefix: Prefix,
+    spaces: Option<Spaces>, // None: GPT-2's words
     classes: &'static Classes,
     slots: Vec<Slot<T>>,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
@@ -77,7 +95,20 @@ pub struct Encoder<T: Id> {
 impl<T: Id> Encoder<T> {
     /// Raises an error when an id lies beyond what `T` holds.
     pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let largest = vocabulary.bytes.iter().copied().chain(vocabulary.merges.iter().map(|merge| merge.2)).max();
+        let (symbols, spaces, prefix) = match &vocabulary.kind {
+            Kind::ByteLevel { add_prefix_space } => {
+                (Symbols::Bytes, None, if *add_prefix_space { Prefix::UnlessThere } else { Prefix::Never })
+            }
+            Kind::Characters { ids, spaces } => {
+                let ascii = std::array::from_fn(|code| ids.get(&char::from(code as u8)).copied());
+                (Symbols::Characters { ascii: Box::new(ascii), others: ids.clone() }, Some(*spaces), spaces.prefix)
+            }
+        };
+        let mut ids: Vec<u32> = vocabulary.merges.iter().map(|merge| merge.2).chain(vocabulary.bytes).collect();
+        if let Symbols::Characters { others, .. } = &symbols {
+            ids.extend(others.values());
+        }
+        let largest = ids.into_iter().max();
         if let Some(id) = largest.map(u64::from).filter(|&id| id > T::MAX) {
             return Err(Error::IdBeyondVocabulary { id, vocab_size: T::MAX + 1 });
         }
@@ -88,7 +119,9 @@ impl<T: Id> Encoder<T> {
         Ok(Self {
             bytes: vocabulary.bytes,
             merges,
-            add_prefix_space: vocabulary.add_prefix_space,
+            symbols,
+            prefix,
+            spaces,
             classes: Classes::get(),
             slots: vec![Slot::default(); SLOTS],
             long: HashMap::new(),
@@ -100,7 +133,17 @@ impl<T: Id> Encoder<T> {
 
     /// Appends a text's ids.
     pub fn encode(&mut self, text: &str, out: &mut Vec<T>) {
-        if self.add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
+        if let Some(spaces) = self.spaces
+            && text.contains(spaces.visible)
+        {
+            return self.encode(&text.replace(spaces.visible, " "), out);
+        }
+        let prefixed = match self.prefix {
+            Prefix::Never => false,
+            Prefix::Always => !text.is_empty(),
+            Prefix::UnlessThere => !text.is_empty() && !text.starts_with(' '),
+        };
+        if prefixed {
             let mut prefixed = std::mem::take(&mut self.prefixed);
             prefixed.clear();
             prefixed.push(b' ');
@@ -114,6 +157,18 @@ impl<T: Id> Encoder<T> {
 
     fn words(&mut self, text: &[u8], out: &mut Vec<T>) {
         let mut start = 0;
+        if let Some(spaces) = self.spaces {
+            while start < text.len() {
+                let end = characters::spaced_end(text, start, spaces.runs);
+                if end - start <= SHORT {
+                    self.short(words::pack(text, start, end), &text[start..end], out);
+                } else {
+                    self.long(&text[start..end], out);
+                }
+                start = end;
+            }
+            return;
+        }
         while start < text.len() {
             let (end, packed) = words::next(text, start, self.classes);
             if packed != 0 {
@@ -176,7 +231,27 @@ impl<T: Id> Encoder<T> {
 
     fn merge(&mut self, word: &[u8], out: &mut Vec<T>) {
         self.ids.clear();
-        self.workspace.merge(word.iter().map(|&byte| self.bytes[byte as usize]), &self.merges, &mut self.ids);
+        match &self.symbols {
+            Symbols::Bytes => {
+                self.workspace.merge(word.iter().map(|&byte| self.bytes[byte as usize]), &self.merges, &mut self.ids);
+            }
+            Symbols::Characters { ascii, others } => {
+                let mut first = Vec::with_capacity(word.len());
+                for character in String::from_utf8_lossy(word).chars() {
+                    let found = match ascii.get(character as usize) {
+                        Some(&found) => found,
+                        None => others.get(&character).copied(),
+                    };
+                    if let Some(id) = found {
+                        first.push(id);
+                    } else {
+                        let mut utf8 = [0; 4];
+                        first.extend(character.encode_utf8(&mut utf8).bytes().map(|byte| self.bytes[byte as usize]));
+                    }
+                }
+                self.workspace.merge(first.into_iter(), &self.merges, &mut self.ids);
+            }
+        }
         out.extend(self.ids.iter().map(|&id| T::from_u32(id)));
     }
 }
