@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,8 @@ import unicode_classes
 from conftest import call, odd_documents
 from suite import _core
 from suite.base.special import SpecialIds
-from suite.data import encode, encoder, pack, tokenizer
+from suite.data import bpe, encode, encoder, pack, tokenizer
+from suite.data.library import Library
 from suite.data.source import Source
 from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
@@ -77,7 +78,7 @@ def test_any_text(ours, documents):
 
 def with_model(content: dict, **changes) -> Tokenizer:
     content = {**content, **changes}
-    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)), SpecialIds(0, 1, 2), None)
+    return Tokenizer(Library.of(content), SpecialIds(0, 1, 2), None)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_ids_of_32_bits(content):
 def test_pairs_that_make_one_token(content):
     """No training makes them, but vocabularies may have them; then the order of stale pairs in the queue matters."""
     draw = random.Random(3)
-    vocab = {char: number for number, char in enumerate(encoder.byte_characters(), 3)}
+    vocab = {char: number for number, char in enumerate(bpe.byte_characters(), 3)}
     merges: list[tuple[str, str]] = []
     while len(merges) < 400:  # every pair of an alphabet of three letters that makes a token, in a random order
         left, right = (draw.choice([token for token in vocab if set(token) <= set("abc")]) for _ in range(2))
@@ -112,6 +113,101 @@ def test_pairs_that_make_one_token(content):
     model = {**content["model"], "vocab": {"<bos>": 0, "<eos>": 1, "<pad>": 2, **vocab}, "merges": merges}
     one = with_model(content, model=model)
     same(one, ["".join(draw.choices("abc", k=draw.randrange(40))) for _ in range(20_000)])
+
+
+PREPEND, REPLACE = {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+METASPACE = {"type": "Metaspace", "replacement": "▁"}
+SPACED = {  # normaliser, pre-tokeniser
+    "llama-2": ({"type": "Sequence", "normalizers": [PREPEND, REPLACE]}, None),
+    "no prefix": (REPLACE, None),
+    "whole": (None, {**METASPACE, "prepend_scheme": "first", "split": False}),
+    "divided": (None, {**METASPACE, "prepend_scheme": "always", "split": True}),
+    "never": (None, {**METASPACE, "prepend_scheme": "never", "split": True}),
+}
+
+
+@functools.cache
+def spaced(name: str) -> Tokenizer:
+    """Merges of all kinds: runs of spaces, line ends, a byte's token, and pairs that make one token."""
+    special = ["<unk>", "<s>", "</s>"]
+    letters = [*"▁abct\n\té東", "\u0301", "🙂"]
+    pairs = [
+        ("▁", "a"),
+        ("a", "b"),
+        ("▁", "▁"),
+        ("▁▁", "▁▁"),
+        ("▁a", "b"),
+        ("▁", "ab"),
+        ("b", "a"),
+        ("ab", "a"),
+        ("a", "ba"),
+    ]
+    pairs += [("\n", "\n"), ("c", "\n"), ("▁▁", "c"), ("東", "東"), ("é", "a"), ("<0xC3>", "<0xA4>"), ("t", "<0xC3>")]
+    made = dict.fromkeys(left + right for left, right in pairs)
+    vocab = {token: number for number, token in enumerate([*special, *bpe.byte_tokens(), *letters, *made])}
+    model = {
+        "type": "BPE",
+        "unk_token": "<unk>",
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "vocab": vocab,
+        "merges": pairs,
+    }
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokens = [{"id": number, "content": token, **added} for number, token in enumerate(special)]
+    normalizer, words = SPACED[name]
+    content = {
+        "normalizer": normalizer,
+        "pre_tokenizer": words,
+        "model": model,
+        "added_tokens": tokens,
+        "version": "1.0",
+    }
+    return Tokenizer(Library.of({**content, "decoder": None, "post_processor": None}), SpecialIds(1, 2, None), None)
+
+
+@pytest.mark.parametrize("name", SPACED)
+def test_words_that_spaces_begin(name):
+    one = spaced(name)
+    same(
+        one,
+        [*ODD, "▁", "▁▁ a", "a▁b ", "<s> a</s>", "<0xC3>", " " * 15 + "a", " " * 16, "tä" * 9, "\n\nc\n  c", "東" * 99],
+    )
+    same(one, odd_documents(1000, seed=9))
+    draw = random.Random(2)
+    same(one, ["".join(draw.choices("ab ▁\nctäé東", k=draw.randrange(60))) for _ in range(5000)])
+
+
+@pytest.mark.parametrize("template", ["{} a", pytest.param("a{0}{0}b", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["llama-2", pytest.param("divided", marks=pytest.mark.slow)])
+def test_every_code_point_in_words_that_spaces_begin(name, template):
+    documents = [template.format(char) for char in CODE_POINTS]
+    same(spaced(name), [" b".join(documents[i : i + 8]) for i in range(0, len(documents), 8)])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([*SPACED]), st.lists(st.text(st.sampled_from("ab ▁\nctäé東🙂<"), max_size=40), max_size=5))
+def test_any_text_of_words_that_spaces_begin(name, documents):
+    same(spaced(name), documents)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"byte_fallback": False}, "its model has no byte_fallback"),
+        ({"without": "<0x41>"}, "its vocabulary lacks <0x41>"),
+        ({"merges": [("b", "▁"), ("b▁", "a")], "more": ["b▁", "b▁a"]}, "its token 'b▁' reaches across a space"),
+        ({"ignore_merges": True}, "its model has ignore_merges"),
+    ],
+)
+def test_words_that_spaces_begin_which_the_library_encodes(change, reason):
+    content = json.loads(json.dumps(spaced("llama-2").library.content))
+    vocab = content["model"]["vocab"]
+    vocab.pop(change.pop("without", None), None)
+    vocab |= {token: len(vocab) + number + 1 for number, token in enumerate(change.pop("more", []))}
+    content["model"] |= change
+    one = Tokenizer(Library.of(content), SpecialIds(1, 2, None), None)
+    assert one.slow_because == reason
 
 
 @pytest.mark.parametrize(
@@ -147,7 +243,7 @@ def test_a_difference_is_found_at_the_start_of_a_job_and_said(corpus, tokenizer_
     assert not capsys.readouterr().err
 
     def wrong(content, eos, wide):
-        bytes_ = [content["model"]["vocab"][char] for char in encoder.byte_characters()]
+        bytes_ = [content["model"]["vocab"][char] for char in bpe.byte_characters()]
         return _core.Encoder(bytes_, [], add_prefix_space=False, eos=eos, wide=wide)
 
     monkeypatch.setattr(encoder, "make", wrong)

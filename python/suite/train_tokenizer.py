@@ -1,4 +1,4 @@
-"""`suite train-tokenizer`: a byte-level BPE from text."""
+"""`suite train-tokenizer`: a tokenizer from text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from suite.base.cli import door, open_door
 
-app = door("Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2.")
+app = door("Train a tokenizer: a GPT-2 style byte-level BPE, one like a reference, or a SentencePiece model.")
 
 
 @app.command()
@@ -22,32 +22,50 @@ def main(
     vocab_size: Annotated[int, typer.Option("--vocab-size", "-v", help="tokens, at least 259")] = 4096,
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
+    kind: Annotated[
+        str, typer.Option(help="byte-level-bpe, sentencepiece-unigram or sentencepiece-bpe")
+    ] = "byte-level-bpe",
+    reference_tokenizer: Annotated[
+        Path | None, typer.Option(help="folder of a tokenizer to follow in all but its vocabulary, like Llama 2's")
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option(help="train on the first so many documents")] = None,
+    character_coverage: Annotated[
+        float, typer.Option(help="share of the text's characters with a token of their own; not for byte-level-bpe")
+    ] = 0.9995,
+    byte_fallback: Annotated[
+        bool, typer.Option(help="a token for each byte, so that no text has <unk>; for sentencepiece kinds")
+    ] = True,
     out_repo: Annotated[str | None, typer.Option(help="publish the folder as this model repo, OWNER/NAME")] = None,
     public: Annotated[bool, typer.Option("--public", help="a repo that is made is public, not private")] = False,
 ) -> None:
-    """Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2."""
+    """Train a tokenizer: a GPT-2 style byte-level BPE, one like a reference, or a SentencePiece model."""
     import sys
 
     from suite.base.progress import bar
-    from suite.base.store import under_root
-    from suite.data import tokenizer
+    from suite.base.store import found, under_root
+    from suite.data import kinds, tokenizer
     from suite.data.source import Source, check_errors
     from suite.hub import publish
 
+    reference = found(reference_tokenizer) if reference_tokenizer else None
+    recipe = kinds.Recipe(vocab_size, kind, reference, num_samples, character_coverage, byte_fallback)
+    recipe.check()
     source = Source(in_dataset, feature, split, separator, check_errors(errors), config)
+    notes: list[str] = []
     if out_repo is not None:
         publish.check_repo(out_repo)
     with bar("training on", "MB") as advance:
-        trained = tokenizer.train(source.texts(), vocab_size, advance)
+        trained = kinds.train(source.texts(), recipe, advance, notes.append)
     out_dir = under_root(out_dir)
     tokenizer.save(trained, out_dir)
     print(f"{out_dir}: {trained.vocab_size} tokens")
     if trained.vocab_size < vocab_size:
-        print(
+        notes.append(
             f"warning: {vocab_size} tokens were asked for; the text has too few repeated pairs for more than "
-            f"{trained.vocab_size}",
-            file=sys.stderr,
+            f"{trained.vocab_size}"
         )
+    for note in notes:
+        print(note, file=sys.stderr)
     if out_repo is not None:
         facts = {
             "trained on": f"`{source.identity()}`, split `{split}`",

@@ -1,26 +1,43 @@
 """Which tokenizers the encoder in Rust takes, and how it is made from a tokenizer.json.
 
-It takes byte-level BPE with GPT-2's words, which is what `suite train-tokenizer` makes. All others are encoded by the
-tokenizers library, which is the reference for this one as well: tests/test_encoder.py compares them on every code
-point, and every job compares them on a sample of its own documents.
+It takes byte-level BPE with GPT-2's words, which is what `suite train-tokenizer` makes, and BPE with byte fallback
+whose spaces are a visible character, which is Llama 2's. All others are encoded by the tokenizers library, which is the
+reference for these as well: tests/test_encoder.py compares them on every code point, and every job compares them on a
+sample of its own documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from suite import _core
+from suite.data import spelling
+from suite.data.bpe import byte_characters, byte_tokens
 
 
-def byte_characters() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary (Radford et al. 2019, encoder.py).
+class Spaces(NamedTuple):
+    """How a vocabulary whose spaces are a visible character divides words; as `_core.CharacterWords` takes it."""
 
-    Bytes that print stand for themselves; the others take the characters from U+0100 on.
-    """
-    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in prints else next(others)) for byte in range(256)]
+    visible: str
+    prefix: str  # a space comes before a text: "never", "always", "unless there"
+    runs: bool  # a run of spaces begins a word, otherwise each does
+
+
+def spaces(content: Mapping[str, Any]) -> Spaces | None:
+    """Of Llama 2's tokenizer.json, old (the normaliser does it) and new (Metaspace); None for other shapes."""
+    normal, words = list(spelling.steps(content["normalizer"])), list(spelling.steps(content["pre_tokenizer"]))
+    if not normal and [step["type"] for step in words] == ["Metaspace"]:
+        prefix = "never" if words[0]["prepend_scheme"] == "never" else "unless there"
+        return Spaces(words[0]["replacement"], prefix, not words[0].get("split", True))
+    visible = spelling.space(content)
+    if words or visible is None or len(visible) != 1:
+        return None
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": visible}
+    prepend = {"type": "Prepend", "prepend": visible}
+    if normal == [replace]:
+        return Spaces(visible, "never", True)
+    return Spaces(visible, "always", True) if normal in ([prepend, replace], [replace, prepend]) else None
 
 
 def obstacle(content: Mapping[str, Any]) -> str | None:
@@ -28,25 +45,44 @@ def obstacle(content: Mapping[str, Any]) -> str | None:
     model, words = content["model"], content["pre_tokenizer"] or {}
     if model.get("type") != "BPE":
         return f"its model is {model.get('type')}, not BPE"
+    spaced = spaces(content)
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
-        if model.get(key):
+        if model.get(key) and not (spaced and key == "byte_fallback"):
             return f"its model has {key}"
+    if plain := [token["content"] for token in content["added_tokens"] if not token["special"]]:
+        return f"it finds the added token {plain[0]!r} in texts"
+    if spaced:
+        return _characters_obstacle(model, spaced)
     if content["normalizer"]:
         return f"it has a normalizer, {content['normalizer'].get('type')}"
     if words.get("type") != "ByteLevel" or not words.get("use_regex", True):
         return f"its pre_tokenizer is {words.get('type')}, not ByteLevel with GPT-2's words"
-    if plain := [token["content"] for token in content["added_tokens"] if not token["special"]]:
-        return f"it finds the added token {plain[0]!r} in texts"
     if absent := [char for char in byte_characters() if char not in model["vocab"]]:
         return f"its vocabulary lacks {len(absent)} of the 256 bytes"
     return None
 
 
+def _characters_obstacle(model: Mapping[str, Any], spaced: Spaces) -> str | None:
+    if not model.get("byte_fallback"):
+        return "its model has no byte_fallback"
+    if absent := [token for token in [*byte_tokens(), spaced.visible] if token not in model["vocab"]]:
+        return f"its vocabulary lacks {absent[0]}"
+    if spaced.runs:  # no words but ours: then no token may reach into the next one
+        for left, right in _merges(model):
+            if spaced.visible in (left + right).lstrip(spaced.visible):
+                return f"its token {left + right!r} reaches across a space"
+    return None
+
+
 def make(content: Mapping[str, Any], eos: int, wide: bool) -> _core.Encoder:
     """The encoder of a tokenizer.json without obstacle; `wide` ids have 32 bits."""
-    vocab = content["model"]["vocab"]
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in content["model"]["merges"]]
-    merges = [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
+    vocab, spaced = content["model"]["vocab"], spaces(content)
+    merges = [(vocab[left], vocab[right], vocab[left + right]) for left, right in _merges(content["model"])]
+    if spaced:
+        characters = {token: number for token, number in vocab.items() if len(token) == 1}
+        characters[" "] = vocab[spaced.visible]
+        bytes_ = [vocab[token] for token in byte_tokens()]
+        return _core.Encoder.of_characters(bytes_, characters, merges, **spaced._asdict(), eos=eos, wide=wide)
     return _core.Encoder(
         [vocab[char] for char in byte_characters()],
         merges,
@@ -54,3 +90,8 @@ def make(content: Mapping[str, Any], eos: int, wide: bool) -> _core.Encoder:
         eos=eos,
         wide=wide,
     )
+
+
+def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
+    return [(left, right) for left, right in pairs]

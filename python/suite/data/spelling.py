@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from suite.data import encoder
+from suite.data import bpe
 
 UNKNOWN = b"\xff"  # what <unk> stands for: a byte that no text has, so nothing is found across it
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -95,7 +95,7 @@ def space(content: Mapping[str, Any]) -> str | None:
     return None
 
 
-_BYTE_OF = {char: byte for byte, char in enumerate(encoder.byte_characters())}
+_BYTE_OF = {char: byte for byte, char in enumerate(bpe.byte_characters())}
 
 
 def _byte_level(token: str) -> bytes:

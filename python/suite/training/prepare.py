@@ -60,7 +60,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
     assert data.source is not None
     home = tokenizer_folder(config)
     with locked(home):
-        if not (home / "tokenizer.json").is_file():
+        if not tokenizer.is_there(home):
             say(f"training a tokenizer of {data.vocab_size} tokens on {data.source} {data.tokenizer_split}")
             source = Source(data.source, data.feature, data.tokenizer_split, data.separator)
             with bar("training on", "MB") as advance:

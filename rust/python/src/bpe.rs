@@ -5,7 +5,8 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use suite_core::bpe::{Encoder, Vocabulary};
+use std::collections::HashMap;
+use suite_core::bpe::{Encoder, Kind, Spaces, Vocabulary};
 use suite_core::shard::Id;
 
 enum Encoders {
@@ -177,14 +178,25 @@ impl PyEncoder {
         eos: u32,
         wide: bool,
     ) -> PyResult<Self> {
-        let bytes: [u32; 256] = bytes.try_into().map_err(|_| PyValueError::new_err("256 ids of bytes are needed"))?;
-        let vocabulary = Vocabulary { bytes, merges, add_prefix_space };
-        let encoder = if wide {
-            Encoders::Wide(Encoder::new(&vocabulary).map_err(to_py)?)
-        } else {
-            Encoders::Narrow(Encoder::new(&vocabulary).map_err(to_py)?)
-        };
-        Ok(Self { encoder, eos })
+        Self::of(bytes, merges, Kind::ByteLevel { add_prefix_space }, eos, wide)
+    }
+
+    /// Encoder.of_characters(bytes, characters, merges, *, visible, prefix, runs, eos, wide): of words that spaces begin
+    #[staticmethod]
+    #[pyo3(signature = (bytes, characters, merges, *, visible, prefix, runs, eos, wide))]
+    #[allow(clippy::too_many_arguments)]
+    fn of_characters(
+        bytes: Vec<u32>,
+        characters: HashMap<char, u32>,
+        merges: Vec<(u32, u32, u32)>,
+        visible: char,
+        prefix: &str,
+        runs: bool,
+        eos: u32,
+        wide: bool,
+    ) -> PyResult<Self> {
+        let spaces = Spaces { visible, prefix: crate::train::prefix_of(prefix)?, runs };
+        Self::of(bytes, merges, Kind::Characters { ids: characters, spaces }, eos, wide)
     }
 
     /// stream(data, starts, stops) -> bytes of uint16, or uint32 when wide: each document's ids and then <eos>
@@ -212,6 +224,19 @@ impl PyEncoder {
                 })
             }
         }
+    }
+}
+
+impl PyEncoder {
+    fn of(bytes: Vec<u32>, merges: Vec<(u32, u32, u32)>, kind: Kind, eos: u32, wide: bool) -> PyResult<Self> {
+        let bytes: [u32; 256] = bytes.try_into().map_err(|_| PyValueError::new_err("256 ids of bytes are needed"))?;
+        let vocabulary = Vocabulary { bytes, merges, kind };
+        let encoder = if wide {
+            Encoders::Wide(Encoder::new(&vocabulary).map_err(to_py)?)
+        } else {
+            Encoders::Narrow(Encoder::new(&vocabulary).map_err(to_py)?)
+        };
+        Ok(Self { encoder, eos })
     }
 }
 

@@ -1,9 +1,11 @@
-//! Byte-level BPE with GPT-2's words: text to ids, the same ids as the tokenizers library's.
+//! BPE: text to ids, the same ids as the tokenizers library's. Byte-level with GPT-2's words, or of characters with
+//! words that spaces begin (Llama 2).
 //!
 //! Almost every word of a text has been seen before, so what counts is to find a word's end and to look it up. Words
 //! of up to 15 bytes are looked up in a table of fixed size; longer ones, and those of many ids, in a map that is emptied
 //! when it is full. Memory is bounded whatever the text, and neither table can change an id.
 
+mod characters;
 mod classes;
 mod count;
 mod merge;
@@ -16,8 +18,9 @@ use crate::shard::Id;
 use merge::{Merge, Merges, Workspace};
 use split::Classes;
 use std::collections::HashMap;
-use words::{SLOTS, slot_of};
+use words::{SHORT, SLOTS, slot_of};
 
+pub use characters::{CharacterWords, Prefix, Spaces};
 pub use count::WordCounts;
 pub use train::Trainer;
 
@@ -67,14 +70,31 @@ fn prefetch<S>(slot: &S) {
 pub struct Vocabulary {
     pub bytes: [u32; 256],
     pub merges: Vec<(u32, u32, u32)>, // left, right, made
-    pub add_prefix_space: bool,
+    pub kind: Kind,
+}
+
+/// What words and their first ids are.
+#[derive(Clone)]
+pub enum Kind {
+    /// GPT-2's words, whose bytes have ids.
+    ByteLevel { add_prefix_space: bool },
+    /// Words that spaces begin, whose characters have ids; one that has none is its bytes. " " is the visible space's.
+    Characters { ids: HashMap<char, u32>, spaces: Spaces },
+}
+
+/// The ids that a word has before anything is merged.
+enum Symbols {
+    Bytes,
+    Characters { ascii: Box<[Option<u32>; 128]>, others: HashMap<char, u32> },
 }
 
 /// Encodes texts; keeps what it has learnt of words from one to the next.
 pub struct Encoder<T: Id> {
     bytes: [u32; 256],
     merges: Merges,
-    add_prefix_space: bool,
+    symbols: Symbols,
+    prefix: Prefix,
+    spaces: Option<Spaces>, // None: GPT-2's words
     classes: &'static Classes,
     slots: Vec<Slot<T>>,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
@@ -86,7 +106,20 @@ pub struct Encoder<T: Id> {
 impl<T: Id> Encoder<T> {
     /// Raises an error when an id lies beyond what `T` holds.
     pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let largest = vocabulary.bytes.iter().copied().chain(vocabulary.merges.iter().map(|merge| merge.2)).max();
+        let (symbols, spaces, prefix) = match &vocabulary.kind {
+            Kind::ByteLevel { add_prefix_space } => {
+                (Symbols::Bytes, None, if *add_prefix_space { Prefix::UnlessThere } else { Prefix::Never })
+            }
+            Kind::Characters { ids, spaces } => {
+                let ascii = std::array::from_fn(|code| ids.get(&char::from(code as u8)).copied());
+                (Symbols::Characters { ascii: Box::new(ascii), others: ids.clone() }, Some(*spaces), spaces.prefix)
+            }
+        };
+        let mut ids: Vec<u32> = vocabulary.merges.iter().map(|merge| merge.2).chain(vocabulary.bytes).collect();
+        if let Symbols::Characters { others, .. } = &symbols {
+            ids.extend(others.values());
+        }
+        let largest = ids.into_iter().max();
         if let Some(id) = largest.map(u64::from).filter(|&id| id > T::MAX) {
             return Err(Error::IdBeyondVocabulary { id, vocab_size: T::MAX + 1 });
         }
@@ -97,7 +130,9 @@ impl<T: Id> Encoder<T> {
         Ok(Self {
             bytes: vocabulary.bytes,
             merges,
-            add_prefix_space: vocabulary.add_prefix_space,
+            symbols,
+            prefix,
+            spaces,
             classes: Classes::get(),
             slots: vec![Slot::default(); SLOTS],
             long: HashMap::new(),
@@ -109,7 +144,17 @@ impl<T: Id> Encoder<T> {
 
     /// Appends a text's ids.
     pub fn encode(&mut self, text: &str, out: &mut Vec<T>) {
-        if self.add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
+        if let Some(spaces) = self.spaces
+            && text.contains(spaces.visible)
+        {
+            return self.encode(&text.replace(spaces.visible, " "), out);
+        }
+        let prefixed = match self.prefix {
+            Prefix::Never => false,
+            Prefix::Always => !text.is_empty(),
+            Prefix::UnlessThere => !text.is_empty() && !text.starts_with(' '),
+        };
+        if prefixed {
             let mut prefixed = std::mem::take(&mut self.prefixed);
             prefixed.clear();
             prefixed.push(b' ');
@@ -122,12 +167,29 @@ impl<T: Id> Encoder<T> {
     }
 
     fn words(&mut self, text: &[u8], out: &mut Vec<T>) {
+        if let Some(spaces) = self.spaces {
+            self.all(text, out, |start| {
+                let end = characters::spaced_end(text, start, spaces.runs);
+                (end, if end - start <= SHORT { words::pack(text, start, end) } else { 0 })
+            });
+        } else {
+            let classes = self.classes;
+            self.all(text, out, |start| words::next(text, start, classes));
+        }
+    }
+
+    /// Every word of a text; `next` gives the end of the one that begins at a place, and it packed, 0 when it is long.
+    ///
+    /// Some words ahead are found first, and their slots asked for: the table lies in memory farther away than a word
+    /// takes, so what counts is that these reads overlap.
+    #[inline(always)]
+    fn all(&mut self, text: &[u8], out: &mut Vec<T>, next: impl Fn(usize) -> (usize, u128)) {
         let (mut start, mut end) = (0, 0);
         let mut batch = [(0, 0, 0); BATCH];
         while end < text.len() {
             let mut found = 0;
             while found < BATCH && end < text.len() {
-                let (stop, packed) = words::next(text, end, self.classes);
+                let (stop, packed) = next(end);
                 let at = slot_of(packed);
                 batch[found] = (packed, stop, at);
                 prefetch(&self.slots[at]);
@@ -194,7 +256,27 @@ impl<T: Id> Encoder<T> {
 
     fn merge(&mut self, word: &[u8], out: &mut Vec<T>) {
         self.ids.clear();
-        self.workspace.merge(word.iter().map(|&byte| self.bytes[byte as usize]), &self.merges, &mut self.ids);
+        match &self.symbols {
+            Symbols::Bytes => {
+                self.workspace.merge(word.iter().map(|&byte| self.bytes[byte as usize]), &self.merges, &mut self.ids);
+            }
+            Symbols::Characters { ascii, others } => {
+                let mut first = Vec::with_capacity(word.len());
+                for character in String::from_utf8_lossy(word).chars() {
+                    let found = match ascii.get(character as usize) {
+                        Some(&found) => found,
+                        None => others.get(&character).copied(),
+                    };
+                    if let Some(id) = found {
+                        first.push(id);
+                    } else {
+                        let mut utf8 = [0; 4];
+                        first.extend(character.encode_utf8(&mut utf8).bytes().map(|byte| self.bytes[byte as usize]));
+                    }
+                }
+                self.workspace.merge(first.into_iter(), &self.merges, &mut self.ids);
+            }
+        }
         out.extend(self.ids.iter().map(|&id| T::from_u32(id)));
     }
 }

@@ -25,12 +25,18 @@ pub fn next(text: &[u8], start: usize, classes: &Classes) -> (usize, u128) {
     if end - start > SHORT {
         return (end, 0);
     }
-    let window = window.unwrap_or_else(|| {
+    (end, window.map_or_else(|| pack(text, start, end), |window| packed(window, end - start)))
+}
+
+/// The word of at most `SHORT` bytes between `start` and `end`.
+#[inline(always)]
+pub fn pack(text: &[u8], start: usize, end: usize) -> u128 {
+    let window = window_at(text, start).unwrap_or_else(|| {
         let mut padded = [0; 16];
         padded[..end - start].copy_from_slice(&text[start..end]);
         u128::from_le_bytes(padded)
     });
-    (end, packed(window, end - start))
+    packed(window, end - start)
 }
 
 /// The bytes of a packed word, in the front of the array, and their number.
