@@ -3,45 +3,95 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from suite.base.cli import door, open_door
+
+if TYPE_CHECKING:
+    from suite.data.config import CorpusConfig
 
 app = door("Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2.")
 
 
 @app.command()
 def main(
-    in_dataset: Annotated[str, typer.Option("--in-dataset", "-i", help="stories:N?seed=S, a file, or a folder")],
-    out_dir: Annotated[Path, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")],
-    feature: Annotated[str, typer.Option("--feature", "-f", help="text column or field")] = "text",
-    split: Annotated[str, typer.Option("--split", "-s", help="split, with slices: 'train[:10%]'")] = "train",
-    vocab_size: Annotated[int, typer.Option("--vocab-size", "-v", help="tokens, at least 259")] = 4096,
+    config: Annotated[
+        list[str] | None,
+        typer.Argument(help="TOML files such as configs/data/tinystories.toml, and overrides"),
+    ] = None,
+    in_dataset: Annotated[str | None, typer.Option("--in-dataset", "-i", help="stories:N, a file, or a folder")] = None,
+    out_dir: Annotated[Path | None, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")] = None,
+    feature: Annotated[str | None, typer.Option("--feature", "-f", help="text column or field; default: text")] = None,
+    template: Annotated[str | None, typer.Option(help="columns as one text: '{question}\\n{answer}'")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", "-s", help="split, or part: 'train[:10%]'; default: train")
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option("--vocab-size", "-v", help="tokens, at least 259; default: 4096")
+    ] = None,
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
-    errors: Annotated[str, typer.Option(help="bytes that are not UTF-8: strict or replace")] = "strict",
+    errors: Annotated[str | None, typer.Option(help="bytes that are not UTF-8: strict (default) or replace")] = None,
 ) -> None:
     """Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2."""
+    from suite.base.errors import ConfigError
+    from suite.data.config import load_corpus
+
+    needed = {"--in-dataset": in_dataset, "--out-dir": out_dir}
+    if not config and (missing := [flag for flag, value in needed.items() if value is None]):
+        raise ConfigError(f"{', '.join(missing)}: missing; give them, or a TOML such as configs/data/tinystories.toml")
+    corpus = load_corpus(
+        config or [],
+        {
+            "source.dataset": in_dataset,
+            "source.feature": feature,
+            "source.template": template,
+            "source.separator": separator,
+            "source.errors": errors,
+            "splits": None if split is None else {"train": split},
+            "tokenizer.split": split,
+            "tokenizer.vocab_size": vocab_size,
+            "tokenizer.folder": None if out_dir is None else str(out_dir),
+        },
+    )
+    train(corpus)
+
+
+def train(corpus: CorpusConfig) -> None:
+    """Trains the corpus' tokenizer and writes it to its folder."""
     import sys
 
     from suite.base.progress import bar
-    from suite.base.store import under_root
     from suite.data import tokenizer
-    from suite.data.source import Source, check_errors
+    from suite.data.config import TOKENIZER
+    from suite.data.mix import texts_of
+    from suite.executor import choose
+    from suite.tokenize import counter
 
-    source = Source(in_dataset, feature, split, separator, check_errors(errors))
+    folder, vocab_size = corpus.tokenizer_folder, corpus.tokenizer.vocab_size or 4096
+    source = corpus.text_source(TOKENIZER, counter(corpus, choose(corpus.executor)))
     with bar("training on", "MB") as advance:
-        trained = tokenizer.train(source.texts(), vocab_size, advance)
-    out_dir = under_root(out_dir)
-    tokenizer.save(trained, out_dir)
-    print(f"{out_dir}: {trained.vocab_size} tokens")
+        trained = tokenizer.train(texts_of(source), vocab_size, advance)
+    tokenizer.save(trained, folder)
+    print(f"{folder}: {trained.vocab_size} tokens")
     if trained.vocab_size < vocab_size:
         print(
             f"warning: {vocab_size} tokens were asked for; the text has too few repeated pairs for more than "
             f"{trained.vocab_size}",
             file=sys.stderr,
         )
+
+
+def ensure(corpus: CorpusConfig) -> None:
+    """Trains the corpus' tokenizer where there is none and the config says how large it is to be."""
+    from suite.base.store import locked
+
+    folder = corpus.tokenizer_folder
+    if corpus.tokenizer.vocab_size is not None and not (folder / "tokenizer.json").is_file():
+        with locked(folder):
+            if not (folder / "tokenizer.json").is_file():
+                train(corpus)
 
 
 if __name__ == "__main__":

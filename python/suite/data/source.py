@@ -116,6 +116,7 @@ class Source:
     split: str = "train"
     separator: str | None = None
     errors: str = "strict"
+    config: str | None = None  # of a dataset that has several
 
     def __post_init__(self) -> None:
         if self.separator == "":
@@ -179,6 +180,8 @@ class Source:
 
     def _files(self) -> dict[str, list[Path]]:
         """The split's data files, in the order of their names."""
+        if self.config is not None:
+            raise SourceError(f"{self.spec}: config {self.config!r}: files and folders have no configs")
         root = Path(self.spec)
         if root.is_file():
             _kind(root)

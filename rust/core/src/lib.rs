@@ -5,6 +5,7 @@ pub mod distinct;
 pub mod error;
 pub mod hash;
 pub mod index;
+pub mod join;
 pub mod jsonl;
 pub mod kernels;
 pub mod order;
