@@ -196,7 +196,7 @@ def _source(member: MemberConfig, split: str) -> TextSource:
         template=member.template,
         separator=member.separator,
         errors=member.errors,
-        config=member.config,
+        config=member.config or None,  # `source.config=` takes it back
     )
 
 

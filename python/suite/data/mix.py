@@ -105,7 +105,7 @@ class Member:
             return texts
         bits = np.frombuffer(_core.text_hashes(*texts), ">u8").reshape(-1, 2)
         mask = self.hashes.hold(bits[:, 0])
-        return keep(texts, mask & self._rest.hold(bits[:, 1]) if part else mask)
+        return texts.only(mask & self._rest.hold(bits[:, 1]) if part else mask)
 
 
 class MemberBlock(NamedTuple):
@@ -197,11 +197,6 @@ def weighed(source: TextSource, weight: float, name: str) -> list[Member]:
     if isinstance(source, Mixture):
         return [Member(part.source, part.split, weight * part.weight, part.hashes, name) for part in source.members]
     return [Member(source, source.split, weight, ALL, name)]
-
-
-def keep(texts: Texts, mask: np.ndarray) -> Texts:
-    """The documents whose place in `mask` (bool [documents]) is true, in the same buffer."""
-    return Texts(texts.data, texts.starts[mask], texts.stops[mask])
 
 
 def texts_of(source: TextSource) -> Iterator[Texts]:

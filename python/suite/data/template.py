@@ -92,8 +92,8 @@ class Templated:
             num = min(texts.num_documents for texts in held)  # columns come in pieces of different lengths
             if not num:
                 break
-            yield self._joined([_rows(texts, 0, num) for texts in held])
-            held = [_rows(texts, num, texts.num_documents) for texts in held]
+            yield self._joined([texts.only(slice(num)) for texts in held])
+            held = [texts.only(slice(num, None)) for texts in held]
         if longer := [name for name, texts in zip(self.template.columns, held, strict=True) if texts.num_documents]:
             raise SourceError(f"{self.spec}: column {longer[0]!r} has more rows than others of the template")
 
@@ -107,7 +107,7 @@ class Templated:
     def head(self, block: Any) -> Texts:
         heads = [column.head(block) for column in self.columns]
         num = min(texts.num_documents for texts in heads)
-        return self._joined([_rows(texts, 0, num) for texts in heads])
+        return self._joined([texts.only(slice(num)) for texts in heads])
 
     def fingerprint(self) -> str:
         """The first column's, which is of whole files, and the template."""
@@ -115,7 +115,3 @@ class Templated:
 
     def identity(self) -> str:
         return f"{self.columns[0].identity()} template={self.template.text!r}"
-
-
-def _rows(texts: Texts, start: int, stop: int) -> Texts:
-    return Texts(texts.data, texts.starts[start:stop], texts.stops[start:stop])
