@@ -80,11 +80,13 @@ def test_one_file_describes_source_tokenizer_and_tokens(here):
 
 def test_a_config_writes_what_flags_write_and_flags_come_before_it(here, tokenizer_dir):
     flags = ["-i", here / "b.jsonl", "-t", tokenizer_dir, "-l", "24", "--template", "{title}{text}", "-c", "9",
-             "--overlap", "2", "-s", "train[:50%]@hash[10%:]", "--as", "x"]  # fmt: skip
+             "--overlap", "2", "-s", "train[:50%]@hash[10%:]", "--as", "x",
+             "--deduplicate", "--layout", "stream"]  # fmt: skip
     call("tokenize", *flags, "--out-dir", "flags")
     call("tokenize", here / "one.toml", "name=both", *flags)
     call("tokenize", here / "one.toml", f"source.dataset={here / 'b.jsonl'}", f"tokenizer.folder={tokenizer_dir}",
          "tokens.seq_len=24", "source.template={title}{text}", "tokens.chunk_size=9", "tokens.overlap=2",
+         "tokens.deduplicate=true",
          "splits={x = 'train[:50%]@hash[10%:]', train = 'train', validation = 'train'}", "name=toml")  # fmt: skip
     flagged, both, toml = (shards.read(here / folder) for folder in ("flags", "tokens/both", "tokens/toml"))
     assert flagged.splits == both.splits == {"x": toml.split("x")} and len(toml.splits) == 3
@@ -172,6 +174,7 @@ seq_len = 1
         (["two.toml", "mixture.first.share=0.5"], "one member has a share, so every member needs one"),
         (["two.toml", "mixture.first.share=0.5", "mixture.second.share=0.6"], "the shares add up to 1.1, not to 1"),
         (["two.toml", "mixture.first.weight=0", "mixture.second.weight=0.0"], "every weight is 0"),
+        (["two.toml", "--deduplicate"], "tokens.deduplicate: it would take out again what a weight above 1 repeats"),
         (["one.toml", "-t", "nowhere"], "nowhere: no tokenizer.json there"),
         (["one.toml", "splits={tokenizer = 'train'}"], "'tokenizer' is no name for it"),
         (["one.toml", "source.config=x"], "config 'x'"),

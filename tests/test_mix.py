@@ -21,8 +21,8 @@ from conftest import odd_documents
 from suite import _core
 from suite.base.errors import SourceError
 from suite.data import mix, pack, tokenizer
-from suite.data.mix import Member, Mixture, text_source, texts_of, weights_of
 from suite.data.encode import Shape
+from suite.data.mix import Member, Mixture, text_source, texts_of, weights_of
 from suite.data.source import TextSource
 from suite.data.spill import two_passes
 from suite.data.template import Template, Templated
