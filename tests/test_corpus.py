@@ -93,7 +93,7 @@ def test_a_config_writes_what_flags_write_and_flags_come_before_it(here, tokeniz
 
 
 def test_members_of_a_mixture_take_what_source_says_for_all(here):
-    corpus = load_corpus([str(here / "two.toml")], {})
+    corpus = load_corpus([str(here / "two.toml"), "source.feature=text"], {})
     assert [m.template for m in corpus.members().values()] == [None, "{title} {text}"]
     lines = [[json.loads(line) for line in (here / f"{name}.jsonl").open()] for name in ("a", "b")]
     held, second_part = [[row["text"] for row in lines[0]], [f"{row['title']} {row['text']}" for row in lines[1]]], []

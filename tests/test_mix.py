@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -73,6 +74,15 @@ def test_parts_by_hash_are_the_definition_and_together_all(files, share):
     assert documents(held_out) == [text for text in all_ if hashes(text)[0] < float(share) / 100]
     assert documents(rest, 100) == [text for text in all_ if hashes(text)[0] >= float(share) / 100]
     assert not set(documents(held_out)) & set(documents(rest))  # though the file holds documents twice
+
+
+def test_edges_of_parts_are_exact():
+    """h / 2**64 < 10 / 100 in whole numbers; a part ends right where the next begins."""
+    [(_, tenth)], [(_, rest)] = mix.parse("train@hash[:10%]"), mix.parse("train@hash[10%:]")
+    assert tenth == (0, 2**64 // 10 + 1) and rest == (tenth.stop, 2**64)
+    edge = np.array([0, tenth.stop - 1, tenth.stop, 2**64 - 1], np.uint64)
+    assert tenth.hold(edge).tolist() == [True, True, False, False]
+    assert rest.hold(edge).tolist() == [False, False, True, True]
 
 
 def test_parts_by_hash_join_slices_and_each_other(files):
@@ -306,6 +316,12 @@ def test_templates_read_files_and_name_the_row_that_lacks_a_field(tmp_path, kind
         documents(source)
     with pytest.raises(SourceError, match=r"no (field|column) 'b'"):
         documents(text_source(str(path), template="{q}{b}"))
+
+
+def test_blocks_are_cut_by_the_column_that_has_most_text(tmp_path):
+    pq.write_table(pa.table({"q": ["x"] * 400, "a": ["many words " * 50] * 400}), tmp_path / "x.parquet")
+    for template in ("{q}{a}", "{a}{q}"):
+        assert len(text_source(str(tmp_path / "x.parquet"), template=template).blocks(100)) > 1
 
 
 def test_a_fingerprint_knows_its_template(files):
