@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from head import Head, head
+from hub_server import TOKEN, HubServer
 
 # Nothing here may reach a network, and a test machine's cores are few.
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
@@ -168,3 +169,30 @@ def ray_head() -> Iterator[Head]:
 
 def weights_of(run: Path, step: int) -> bytes:
     return (run / f"step-{step:08d}" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub that the client in this process speaks to. The client reads its environment once, hence the constants."""
+    import huggingface_hub
+    from huggingface_hub import HfFileSystem, constants
+
+    from suite.base import hub as ours
+
+    with HubServer(tmp_path / "hub") as server:
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(tmp_path / "home" / "hub"),
+            "HF_TOKEN_PATH": str(tmp_path / "home" / "token"),
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(ours, "PAUSE_SECONDS", 0.01)
+        HfFileSystem.clear_instance_cache()
+        ours._bound_the_client.cache_clear()
+        yield server
+        HfFileSystem.clear_instance_cache()
+        huggingface_hub.close_session()

@@ -14,14 +14,28 @@ FLOORS = {
     "data": {"base"},
     "models": {"base"},
     "executor": {"base"},
+    "hub": {"base"},
     "training": {"base", "data", "models"},
 }
 ADDRESSES = {
     "wandb": {"base/tracker.py"},
     "ray": {"executor/ray.py"},
     "transformers": set(),
-    "datasets": set(),
-    "huggingface_hub": set(),
+    # The Hub is read by data/ (a repo of text is a source) and written by hub/; how its client waits, and how its
+    # errors read, is one file on the floor below both.
+    "datasets": {"data/hub_files.py"},
+    "huggingface_hub": {
+        "base/hub.py",
+        "data/hub_files.py",
+        "hub/cards.py",
+        "hub/fetch.py",
+        "hub/publish.py",
+        "hub/upload.py",
+    },
+    "httpx2": {"base/hub.py"},
+    "fsspec": {"data/access.py"},
+    "s3fs": set(),
+    "gcsfs": set(),
 }
 
 

@@ -10,6 +10,7 @@ VERBS = {
     "demo": "train the demo suite, from text to stories",
     "train-tokenizer": "text -> tokenizer",
     "tokenize": "text -> token shards",
+    "fetch": "token shards from the Hub, as tokenize --out-repo published them",
     "train": "token shards -> checkpoints, from TOML",
     "generate": "checkpoint -> text",
 }

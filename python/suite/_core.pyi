@@ -97,7 +97,7 @@ def not_utf8(data: Any, starts: Any, stops: Any) -> int | None:
 def text_hashes(data: Any, starts: Any, stops: Any) -> bytes:
     """The first 16 bytes of each document's SHA-256, one behind the other."""
 
-def jsonl_texts(data: bytes, field: str) -> tuple[bytes, bytes] | None:
+def jsonl_texts(data: Any, field: str) -> tuple[bytes, bytes] | None:
     """A field's texts and their int64 edges; None when a line is not a table with a text there."""
 
 def join_texts(between: Sequence[bytes], columns: Sequence[tuple[Any, Any, Any]]) -> tuple[bytes, bytes]:
@@ -105,6 +105,12 @@ def join_texts(between: Sequence[bytes], columns: Sequence[tuple[Any, Any, Any]]
 
     ValueError: columns of different lengths, or not one more piece between them than there are columns.
     """
+
+def csv_header(data: Any, separator: int, last: bool) -> tuple[list[bytes], int] | None:
+    """The first row and the bytes taken; None while it is not all there, or nothing is. ValueError: no such row."""
+
+def csv_texts(data: Any, separator: int, column: int, columns: int, last: bool) -> tuple[bytes, bytes, int, str | None]:
+    """A column's texts of all whole rows, their int64 edges, the bytes taken, the problem with the next row."""
 
 GRAMMAR_VERSION: int
 

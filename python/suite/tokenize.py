@@ -24,16 +24,15 @@ app = door("Encode text and cut it into rows: parquet shards, the same bytes for
 
 @app.command()
 def main(
-    config: Annotated[
+    toml: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="TOML files such as configs/data/tinystories.toml, and overrides such as tokens.seq_len=64"
-        ),
+        typer.Argument(help="files such as configs/data/tinystories.toml, and overrides such as tokens.seq_len=64"),
     ] = None,
     in_dataset: Annotated[str | None, typer.Option("--in-dataset", "-i", help="stories:N, a file, or a folder")] = None,
     tokenizer: Annotated[Path | None, typer.Option("--tokenizer", "-t", help="folder with a tokenizer.json")] = None,
     seq_len: Annotated[int | None, typer.Option("--seq-len", "-l", help="tokens in a row, <bos> included")] = None,
     out_dir: Annotated[Path | None, typer.Option(help="folder for the shards and their manifest")] = None,
+    config: Annotated[str | None, typer.Option("--config", help="of a dataset that has several")] = None,
     feature: Annotated[str | None, typer.Option("--feature", "-f", help="text column or field; default: text")] = None,
     template: Annotated[str | None, typer.Option(help="columns as one text: '{question}\\n{answer}'")] = None,
     split: Annotated[
@@ -64,6 +63,10 @@ def main(
     executor: Annotated[str | None, typer.Option(help="local, ray, or auto: ray when RAY_ADDRESS is set")] = None,
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str | None, typer.Option(help="bytes that are not UTF-8: strict (default) or replace")] = None,
+    out_repo: Annotated[str | None, typer.Option(help="publish the folder as this dataset repo, OWNER/NAME")] = None,
+    public: Annotated[
+        bool | None, typer.Option("--public/--private", help="a repo that is made is public; default: private")
+    ] = None,
 ) -> None:
     """Encode text and cut it into rows: parquet shards, the same bytes for any number of workers.
 
@@ -75,18 +78,19 @@ def main(
     from suite.data.pack import split_name
 
     needed = {"--in-dataset": in_dataset, "--tokenizer": tokenizer, "--seq-len": seq_len, "--out-dir": out_dir}
-    if not config and (missing := [flag for flag, value in needed.items() if value is None]):
+    if not toml and (missing := [flag for flag, value in needed.items() if value is None]):
         raise ConfigError(f"{', '.join(missing)}: missing; give them, or a TOML such as configs/data/tinystories.toml")
-    if config and as_ is not None and split is None:
+    if toml and as_ is not None and split is None:
         raise ConfigError("--as names what --split says, so give --split too; or splits.NAME=... for the TOML")
     written = None
-    if split is not None or not config:
+    if split is not None or not toml:
         split = split or "train"
         written = {split_name(split).partition("@")[0] if as_ is None else as_: split}
     corpus = load_corpus(
-        config or [],
+        toml or [],
         {
             "source.dataset": in_dataset,
+            "source.config": config,
             "source.feature": feature,
             "source.template": template,
             "source.separator": separator,
@@ -101,6 +105,8 @@ def main(
             "tokens.layout": layout,
             "tokens.deduplicate": deduplicate,
             "tokens.block_bytes": block_bytes,
+            "tokens.repo": out_repo,
+            "tokens.public": public,
             "num_workers": workers,
             "executor": executor,
         },
@@ -117,8 +123,11 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
     from suite.data import tokenizer as tokenizers
     from suite.data.encode import Shape
     from suite.executor import choose
+    from suite.hub import publish
     from suite.train_tokenizer import ensure
 
+    if corpus.tokens.repo is not None:
+        publish.check_repo(corpus.tokens.repo)  # before hours of work, not after
     executor = choose(corpus.executor)
     work = way_of_working(executor, corpus.num_workers)
     if train_tokenizer:
@@ -152,6 +161,10 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
             + f", {entry.duplicates:,} duplicates left out" * asked.deduplicate
             + rate
         )
+    if asked.repo is not None:
+        folder = corpus.tokens_folder
+        with publish.kept(folder):
+            print(publish.said(publish.tokens(folder, asked.repo, public=asked.public), "dataset"))
 
 
 def counter(corpus: CorpusConfig, executor: str) -> Callable[[str, TextSource], int]:

@@ -17,12 +17,13 @@ app = door("Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=
 
 @app.command()
 def main(
-    config: Annotated[
+    toml: Annotated[
         list[str] | None,
-        typer.Argument(help="TOML files such as configs/data/tinystories.toml, and overrides"),
+        typer.Argument(help="files such as configs/data/tinystories.toml, and overrides"),
     ] = None,
     in_dataset: Annotated[str | None, typer.Option("--in-dataset", "-i", help="stories:N, a file, or a folder")] = None,
     out_dir: Annotated[Path | None, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")] = None,
+    config: Annotated[str | None, typer.Option("--config", help="of a dataset that has several")] = None,
     feature: Annotated[str | None, typer.Option("--feature", "-f", help="text column or field; default: text")] = None,
     template: Annotated[str | None, typer.Option(help="columns as one text: '{question}\\n{answer}'")] = None,
     split: Annotated[
@@ -33,18 +34,23 @@ def main(
     ] = None,
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
     errors: Annotated[str | None, typer.Option(help="bytes that are not UTF-8: strict (default) or replace")] = None,
+    out_repo: Annotated[str | None, typer.Option(help="publish the folder as this model repo, OWNER/NAME")] = None,
+    public: Annotated[
+        bool | None, typer.Option("--public/--private", help="a repo that is made is public; default: private")
+    ] = None,
 ) -> None:
     """Train a GPT-2 style byte-level BPE tokenizer: <bos>=0 <eos>=1 <pad>=2."""
     from suite.base.errors import ConfigError
     from suite.data.config import load_corpus
 
     needed = {"--in-dataset": in_dataset, "--out-dir": out_dir}
-    if not config and (missing := [flag for flag, value in needed.items() if value is None]):
+    if not toml and (missing := [flag for flag, value in needed.items() if value is None]):
         raise ConfigError(f"{', '.join(missing)}: missing; give them, or a TOML such as configs/data/tinystories.toml")
     corpus = load_corpus(
-        config or [],
+        toml or [],
         {
             "source.dataset": in_dataset,
+            "source.config": config,
             "source.feature": feature,
             "source.template": template,
             "source.separator": separator,
@@ -52,6 +58,8 @@ def main(
             "splits": None if split is None else {"train": split},
             "tokenizer.split": split,
             "tokenizer.vocab_size": vocab_size,
+            "tokenizer.repo": out_repo,
+            "tokenizer.public": public,
             "tokenizer.folder": None if out_dir is None else str(out_dir),
         },
     )
@@ -67,8 +75,12 @@ def train(corpus: CorpusConfig) -> None:
     from suite.data.config import TOKENIZER
     from suite.data.mix import texts_of
     from suite.executor import choose
+    from suite.hub import publish
     from suite.tokenize import counter
 
+    repo = corpus.tokenizer.repo
+    if repo is not None:
+        publish.check_repo(repo)
     folder, vocab_size = corpus.tokenizer_folder, corpus.tokenizer.vocab_size or 4096
     source = corpus.text_source(TOKENIZER, counter(corpus, choose(corpus.executor)))
     with bar("training on", "MB") as advance:
@@ -81,6 +93,14 @@ def train(corpus: CorpusConfig) -> None:
             f"{trained.vocab_size}",
             file=sys.stderr,
         )
+    if repo is not None:
+        facts = {
+            "trained on": f"`{source.identity()}`, split `{source.split}`",
+            "tokens": f"{trained.vocab_size:,}",
+            "SHA-256 of the content": f"`{trained.sha256}`",
+        }
+        with publish.kept(folder):
+            print(publish.said(publish.tokenizer(folder, repo, facts, public=corpus.tokenizer.public), "model"))
 
 
 def ensure(corpus: CorpusConfig) -> None:

@@ -29,6 +29,10 @@ class SealError(SuiteError):
     """A folder is not sealed, or not what its manifest says."""
 
 
+class HubError(SuiteError):
+    """The Hugging Face Hub cannot be reached, refuses, or does not hold what it should."""
+
+
 class IdentityError(SuiteError):
     """A run's folder holds another run than the one asked for."""
 

@@ -84,11 +84,15 @@ class MemberConfig(SourceConfig):
 class TokenizerConfig(Section):
     folder: Text | None = None  # under root; None: tokenizers/<name>
     vocab_size: PositiveInt | None = None  # of one that is trained when the folder has none; None: it must be there
+    repo: Text | None = None  # OWNER/NAME of the model repo that it is published as, when it is trained
+    public: bool = False  # of a repo that is made
     split: SplitExpression | None = None  # what it is trained on; None: what the first of [splits] is made of
 
 
 class TokensConfig(Section):
     folder: Text | None = None  # under root; None: tokens/<name>
+    repo: Text | None = None  # OWNER/NAME of the dataset repo that they are published as
+    public: bool = False  # of a repo that is made
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = 512
     overlap: NonNegativeInt = 0
     chunk_size: PositiveInt = 200_000  # rows in a shard

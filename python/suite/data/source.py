@@ -1,8 +1,8 @@
 """Where text comes from: a spec becomes numbered blocks, and a block becomes documents.
 
-A spec is `stories:20000?seed=1`, a file, or a folder of .parquet, .jsonl or .txt files. Blocks are cut by the input
-alone (row groups, byte ranges that end where documents end), never by the number of workers, and a block is read
-from its descriptor by whoever gets it: text does not travel.
+A spec is `stories:20000?seed=1`, or a file, a folder or a glob of parquet, jsonl, csv or txt files, here or at a
+store (docs/sources.md). Blocks are cut by the input alone (row groups, ranges of bytes, whole files), never by the
+number of workers, and a block is read from its descriptor by whoever gets it: text does not travel.
 
 A document is a row of the text column, a line's field in jsonl, a whole file in txt (or what lies between
 separators). Splits and slices are those of the datasets library: `train`, `train[:10%]`, `train[5%:]+test[:100]`.
@@ -15,24 +15,19 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from suite.base.errors import SourceError
-from suite.base.store import sha256_of
 from suite.data import formats
-from suite.data.formats import Block
+from suite.data.access import checksum, in_threads, is_remote
+from suite.data.block import DEFAULT_BLOCK_BYTES as DEFAULT_BLOCK_BYTES
+from suite.data.block import Block
+from suite.data.files import File, splits_of
 from suite.data.stories import StoriesSpec
 from suite.data.texts import Texts
 
-DEFAULT_BLOCK_BYTES = 8 << 20
-
-# The words by which the datasets library knows a split in a file or folder name.
-_SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
+HEAD_BYTES = 1 << 20  # of a document, where only the first ones are looked at
 
 _NUMBER = r"-?\d[\d_]{0,18}"
 _SLICE = re.compile(
@@ -142,14 +137,15 @@ class Source:
         return blocks
 
     def _is_one_text(self) -> bool:
-        return self.separator is None and self.spec.endswith(".txt")
+        return self.separator is None and ".txt" in self.spec
 
     def pieces(self, block: Block) -> Iterator[Texts]:
         """The documents of a block. Raises SourceError for a null, bytes that are not UTF-8, a missing column."""
-        yield formats.read(block, self.feature, self.separator, self.errors)
+        yield from formats.pieces(block, self.feature, self.separator, self.errors)
 
     def head(self, block: Block) -> Texts:
-        return next(self.pieces(formats.head(block)))
+        """The first documents of a block, of a long one only the beginning."""
+        return next(self.pieces(formats.head(block))).shortened(HEAD_BYTES)
 
     def texts(self) -> Iterator[Texts]:
         for block in self.blocks():
@@ -160,75 +156,56 @@ class Source:
             yield from texts.documents()
 
     def fingerprint(self) -> str:
-        """SHA-256 of what is read: names and contents of the split's files, or the stories' parameters."""
+        """SHA-256 of what is read: names and checksums of the split's files, or the stories' parameters."""
         digest = hashlib.sha256(json.dumps([self.feature, self.split, self.separator, self.errors]).encode())
         if stories := _stories(self.spec):
             digest.update(stories.fingerprint().encode())
         else:
             splits = self._files()
             for name in sorted({part.split for part in parse_split(self.split)}):
-                for path in splits.get(name, ()):
-                    digest.update(f"{name}/{path.name}:{sha256_of(path)}\n".encode())
+                urls = [file.url for file in splits.get(name, ())]
+                for url, one in zip(urls, in_threads(checksum, urls), strict=True):
+                    digest.update(f"{name}/{PurePosixPath(url).name}:{one}\n".encode())
         return digest.hexdigest()
 
     def identity(self) -> str:
         """How the manifest names this source."""
-        parts = [self.spec if _stories(self.spec) else str(Path(self.spec)), f"feature={self.feature}"]
+        as_typed = _stories(self.spec) or is_remote(self.spec)
+        parts = [self.spec if as_typed else str(Path(self.spec)), f"feature={self.feature}"]
         parts += [f"separator={self.separator!r}"] if self.separator is not None else []
         parts += [f"errors={self.errors}"] if self.errors != "strict" else []
         return " ".join(parts)
 
-    def _files(self) -> dict[str, list[Path]]:
-        """The split's data files, in the order of their names."""
+    def _files(self) -> dict[str, list[File]]:
         if self.config is not None:
             raise SourceError(f"{self.spec}: config {self.config!r}: files and folders have no configs")
-        root = Path(self.spec)
-        if root.is_file():
-            _kind(root)
-            return {"train": [root]}
-        if not root.is_dir():
-            raise SourceError(
-                f"{self.spec}: no such file or folder; a source is stories:N, a file, or a folder of "
-                ".parquet, .jsonl or .txt files"
-            )
-        files = [
-            path
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-            and path.suffix in formats.SUFFIXES
-            and not any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
-        ]
-        if not files:
-            raise SourceError(f"{self.spec}: no {', '.join(formats.SUFFIXES)} files in this folder")
-        kinds = {formats.SUFFIXES[path.suffix] for path in files}
-        if len(kinds) > 1:
-            raise SourceError(
-                f"{self.spec}: mixes {' and '.join(sorted(kinds))} files; name one file, or split the folder"
-            )
-        splits: dict[str, list[Path]] = {}
-        for path in files:
-            splits.setdefault(_split_of(path.relative_to(root)), []).append(path)
-        # As in the datasets library: files that name no split are a split only when none does.
-        unnamed = splits.pop("", [])
-        return splits or {"train": unnamed}
+        return splits_of(self.spec)
 
-    def _file_blocks(self, files: list[Path], part: Slice, block_bytes: int) -> list[Block]:
-        if part.whole:
-            return [
-                block
-                for path in files
-                for block in formats.blocks(path, None, block_bytes, self.separator, self.feature)
-            ]
-        counts = [formats.num_documents(path, self.separator) for path in files]
+    def _file_blocks(self, files: list[File], part: Slice, block_bytes: int) -> list[Block]:
+        ranges = [None] * len(files) if part.whole else self._ranges(files, part)
+        parts = [
+            (file.url, inside)
+            for file, inside in zip(files, ranges, strict=True)
+            if inside is None or inside[0] < inside[1]
+        ]
+        found = in_threads(lambda one: formats.blocks(*one, block_bytes, self.separator, self.feature), parts)
+        return [block for blocks in found for block in blocks]
+
+    def _ranges(self, files: list[File], part: Slice) -> list[tuple[int, int]]:
+        """The documents of each file that are in the slice. Nothing is counted behind train[:1000]."""
+        if part.stop is not None and part.stop >= 0 and (part.start or 0) >= 0 and not part.percent:
+            counts, left = [], part.stop
+            for file in files:
+                counts.append(min(formats.num_documents(file.url, self.separator, left), left) if left else 0)
+                left -= counts[-1]
+        else:
+            counts = in_threads(lambda file: formats.num_documents(file.url, self.separator), files)
         start, stop = part.bounds(sum(counts))
-        blocks: list[Block] = []
-        first = 0
-        for path, count in zip(files, counts, strict=True):
-            inside = (max(start - first, 0), min(stop - first, count))
-            if inside[0] < inside[1]:
-                blocks += formats.blocks(path, inside, block_bytes, self.separator, self.feature)
+        ranges, first = [], 0
+        for count in counts:
+            ranges.append((max(start - first, 0), min(stop - first, count)))
             first += count
-        return blocks
+        return ranges
 
 
 def _stories(spec: str) -> StoriesSpec | None:
@@ -238,21 +215,6 @@ def _stories(spec: str) -> StoriesSpec | None:
         return StoriesSpec.parse(spec)
     except ValueError as error:
         raise SourceError(str(error)) from None
-
-
-def _kind(path: Path) -> str:
-    if path.suffix not in formats.SUFFIXES:
-        raise SourceError(
-            f"{path}: a {path.suffix or 'nameless'} file; text is read from {', '.join(formats.SUFFIXES)}"
-        )
-    return formats.SUFFIXES[path.suffix]
-
-
-def _split_of(relative: Path) -> str:
-    for split, words in _SPLIT_WORDS.items():
-        if re.search(rf"(?:^|[-._ /\d])(?:{'|'.join(words)})(?:$|[-._ /\d])", relative.with_suffix("").as_posix()):
-            return split
-    return ""
 
 
 def check_errors(errors: str) -> str:

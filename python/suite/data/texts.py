@@ -15,7 +15,10 @@ from suite.base.errors import SourceError
 
 
 class Texts(NamedTuple):
-    """Document k is `data[starts[k]:stops[k]]`: uint8 [bytes], int64 [documents], int64 [documents]."""
+    """Document k is `data[starts[k]:stops[k]]`: uint8 [bytes], int64 [documents], int64 [documents].
+
+    Nobody writes to the data once it is here: Rust reads it without a copy, while other threads run.
+    """
 
     data: Any
     starts: np.ndarray
@@ -44,6 +47,16 @@ class Texts(NamedTuple):
     def only(self, which: slice | np.ndarray) -> Texts:
         """Some of the documents, by their numbers or a mask, in the same buffer."""
         return Texts(self.data, self.starts[which], self.stops[which])
+
+    def shortened(self, most: int) -> Texts:
+        """The same documents without what lies beyond `most` bytes of each, cut between characters."""
+        data, stops = memoryview(self.data), self.stops.copy()
+        for number in np.flatnonzero(self.stops - self.starts > most):
+            stop = int(self.starts[number]) + most
+            while data[stop] & 0xC0 == 0x80:  # inside a character
+                stop -= 1
+            stops[number] = stop
+        return Texts(self.data, self.starts, stops)
 
     def documents(self) -> Iterator[str]:
         data = memoryview(self.data)

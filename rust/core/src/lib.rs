@@ -1,6 +1,7 @@
 //! What Suite computes outside of torch: rows and shards of tokens, the order of rows, stories, CPU kernels.
 
 pub mod bpe;
+pub mod csv;
 pub mod distinct;
 pub mod error;
 pub mod hash;

@@ -20,9 +20,33 @@ struct PyEncoder {
     eos: u32,
 }
 
+/// Bytes of Python's, held and not copied: a text may be a good part of what memory holds.
+pub struct Bytes(PyBuffer<u8>);
+
+impl Bytes {
+    pub fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyBuffer::<u8>::get(object)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyValueError::new_err("the bytes do not lie one behind the other"));
+        }
+        Ok(Self(buffer))
+    }
+
+    #[allow(unsafe_code)]
+    pub fn as_slice(&self) -> &[u8] {
+        if self.0.len_bytes() == 0 {
+            return &[];
+        }
+        // SAFETY: the buffer, held by self, is contiguous and so long, and its owner neither moves nor frees it while it
+        // is held. Nobody may write to it meanwhile, though the GIL is released: what holds texts is written once,
+        // before it is passed on (python/suite/data/texts.py).
+        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<u8>(), self.0.len_bytes()) }
+    }
+}
+
 /// Documents in one buffer: their bytes, and where each begins and ends.
 pub struct Texts {
-    data: Vec<u8>,
+    data: Bytes,
     starts: Vec<i64>,
     stops: Vec<i64>,
 }
@@ -35,11 +59,12 @@ impl Texts {
         stops: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let texts = Self {
-            data: PyBuffer::<u8>::get(data)?.to_vec(py)?,
+            data: Bytes::get(data)?,
             starts: PyBuffer::<i64>::get(starts)?.to_vec(py)?,
             stops: PyBuffer::<i64>::get(stops)?.to_vec(py)?,
         };
-        let inside = |(&start, &stop)| 0 <= start && start <= stop && stop as usize <= texts.data.len();
+        let len = texts.data.as_slice().len();
+        let inside = |(&start, &stop)| 0 <= start && start <= stop && stop as usize <= len;
         if texts.starts.len() != texts.stops.len() || !texts.starts.iter().zip(&texts.stops).all(inside) {
             return Err(PyValueError::new_err("a document lies outside its buffer"));
         }
@@ -47,7 +72,8 @@ impl Texts {
     }
 
     pub fn documents(&self) -> impl Iterator<Item = &[u8]> {
-        self.starts.iter().zip(&self.stops).map(|(&start, &stop)| &self.data[start as usize..stop as usize])
+        let data = self.data.as_slice();
+        self.starts.iter().zip(&self.stops).map(|(&start, &stop)| &data[start as usize..stop as usize])
     }
 
     pub fn not_utf8(&self) -> Option<usize> {
@@ -56,7 +82,7 @@ impl Texts {
 }
 
 fn stream<T: Id>(encoder: &mut Encoder<T>, texts: &Texts, eos: u32) -> PyResult<Vec<T>> {
-    let mut ids = Vec::with_capacity(texts.data.len() / 3 + texts.starts.len());
+    let mut ids = Vec::with_capacity(texts.data.as_slice().len() / 3 + texts.starts.len());
     for (number, document) in texts.documents().enumerate() {
         let text = std::str::from_utf8(document)
             .map_err(|error| PyValueError::new_err(format!("document {number} is not UTF-8: {error}")))?;
@@ -94,9 +120,45 @@ fn text_hashes<'py>(
 /// jsonl_texts(data, field) -> (bytes of the texts, bytes of int64 edges), or None where a line needs a closer look
 #[pyfunction]
 #[allow(clippy::type_complexity)]
-fn jsonl_texts<'py>(py: Python<'py>, data: &[u8], field: &str) -> Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-    let (texts, edges) = py.detach(|| suite_core::jsonl::texts(data, field))?;
-    Some((PyBytes::new(py, &texts), int64(py, &edges)))
+fn jsonl_texts<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyAny>,
+    field: &str,
+) -> PyResult<Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+    let data = Bytes::get(data)?;
+    let found = py.detach(|| suite_core::jsonl::texts(data.as_slice(), field));
+    Ok(found.map(|(texts, edges)| (PyBytes::new(py, &texts), int64(py, &edges))))
+}
+
+/// csv_header(data, separator, last) -> (names, bytes taken); None while the header is not all there, or nothing is
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+fn csv_header<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyAny>,
+    separator: u8,
+    last: bool,
+) -> PyResult<Option<(Vec<Bound<'py, PyBytes>>, usize)>> {
+    let found = suite_core::csv::header(Bytes::get(data)?.as_slice(), separator, last);
+    let found = found.map_err(PyValueError::new_err)?;
+    Ok(found.map(|(names, taken)| (names.iter().map(|name| PyBytes::new(py, name)).collect(), taken)))
+}
+
+/// csv_texts(data, separator, column, columns, last) -> (bytes of the texts, bytes of int64 edges, bytes taken,
+/// what is wrong with the row that follows)
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+fn csv_texts<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyAny>,
+    separator: u8,
+    column: usize,
+    columns: usize,
+    last: bool,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, usize, Option<String>)> {
+    let data = Bytes::get(data)?;
+    let found = py.detach(|| suite_core::csv::texts(data.as_slice(), separator, column, columns, last));
+    Ok((PyBytes::new(py, &found.texts), int64(py, &found.edges), found.taken, found.problem))
 }
 
 pub fn int64<'py>(py: Python<'py>, values: &[i64]) -> Bound<'py, PyBytes> {
@@ -158,5 +220,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(not_utf8, module)?)?;
     module.add_function(wrap_pyfunction!(text_hashes, module)?)?;
     module.add_function(wrap_pyfunction!(jsonl_texts, module)?)?;
+    module.add_function(wrap_pyfunction!(csv_header, module)?)?;
+    module.add_function(wrap_pyfunction!(csv_texts, module)?)?;
     Ok(())
 }
