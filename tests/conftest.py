@@ -192,7 +192,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(ours, "PAUSE_SECONDS", 0.01)
         HfFileSystem.clear_instance_cache()
-        ours._bound_the_client.cache_clear()
+        ours.bound_the_client.cache_clear()
         yield server
         HfFileSystem.clear_instance_cache()
         huggingface_hub.close_session()

@@ -11,7 +11,7 @@ import pytest
 from conftest import call, odd_documents
 from lookalikes import LOOKALIKES, make
 from suite.base.errors import ConfigError, SuiteError
-from suite.data import shards
+from suite.data import hub_files, shards
 from suite.data.config import TOKENIZER, CorpusConfig, load_corpus
 from suite.data.mix import texts_of
 from suite.data.source import TextSource
@@ -177,7 +177,7 @@ seq_len = 1
         (["two.toml", "--deduplicate"], "tokens.deduplicate: it would take out again what a weight above 1 repeats"),
         (["one.toml", "-t", "nowhere"], "nowhere: no tokenizer.json there"),
         (["one.toml", "splits={tokenizer = 'train'}"], "'tokenizer' is no name for it"),
-        (["one.toml", "source.config=x"], "config 'x'"),
+        (["one.toml", "source.config=x"], "has configs"),
         (["one.toml", "source.dataset=nowhere"], "nowhere"),
         (["one.toml", "name=../x"], "name"),
         (["none.toml"], "none.toml: no such config file"),
@@ -201,26 +201,22 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
-def test_ready_configs_read_what_their_datasets_hold(path, repos, tmp_path, monkeypatch):
-    """The datasets library says which files a config's splits are, and what is in them; hashlib and format the rest."""
+def test_ready_configs_read_what_their_datasets_hold(path, repos, hub, tmp_path, monkeypatch):
+    """From a Hub as they stand; the datasets library says what a config's splits hold, hashlib and format the rest."""
     import datasets
 
+    hub_files._asked.clear()
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
     ready = load_corpus([str(path)], {})
     assert ready.name == path.stem and {"train", "validation"} <= set(ready.splits)
-    here, texts = [], {}
+    texts = {}
     for name, member in ready.members().items():
-        of = str(repos / (member.dataset or ""))
-        builder = datasets.load_dataset_builder(of, member.config, cache_dir=str(tmp_path / "cache"))
-        assert member.config is None or member.config in datasets.get_dataset_config_names(of)
-        for split, files in (builder.config.data_files or {}).items():
-            (tmp_path / name / "files").mkdir(parents=True, exist_ok=True)
-            for number, file in enumerate(files):
-                (tmp_path / name / "files" / f"{split}-{number:05d}{Path(file).suffix}").symlink_to(file)
-            held = datasets.load_dataset(of, member.config, split=str(split), cache_dir=str(tmp_path / "cache"))
-            texts[name, str(split)] = [(member.template or f"{{{member.feature}}}").format(**row) for row in held]
-        section = f"mixture.{name}" if name else "source"
-        here += [f"{section}.dataset={tmp_path / name / 'files'}", f"{section}.config="]
-    local = load_corpus([str(path), *here], {})
+        assert member.dataset
+        hub.add(member.dataset, repos / member.dataset)
+        folder, cache = str(repos / member.dataset), str(tmp_path / "cache")
+        for split in datasets.get_dataset_split_names(folder, member.config):
+            held = datasets.load_dataset(folder, member.config, split=split, cache_dir=cache)
+            texts[name, split] = [(member.template or f"{{{member.feature}}}").format(**row) for row in held]
     for split, expression in ready.splits.items():
         expected = []
         for name in ready.members():
@@ -229,9 +225,11 @@ def test_ready_configs_read_what_their_datasets_hold(path, repos, tmp_path, monk
             for text in texts[name, source]:
                 at = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64 * 100
                 expected += [text] if float(start or 0) <= at < float(stop or 100) else []
-        assert documents(local, split) == expected and (expected or split == "validation")
+        assert documents(ready, split) == expected and (expected or split == "validation")
     monkeypatch.setenv("SUITE_ROOT", str(tmp_path))
-    small = ["tokenizer.vocab_size=300", "tokenizer.split=train", "tokens.seq_len=32"]
+    small = ["tokenizer.vocab_size=300", "tokenizer.split=train", "tokens.seq_len=32", "tokens.repo=tester/tokens"]
     whole = [f"splits.{split}={expression.partition('@')[0]}" for split, expression in ready.splits.items()]
-    call("tokenize", path, *here, *small, *whole)  # of few rows the hash may hold out none
-    assert shards.read(tmp_path / "tokens" / path.stem).split("train").rows > 5
+    call("tokenize", path, *small, *whole)  # of few rows the hash may hold out none
+    made = shards.read(tmp_path / "tokens" / path.stem)
+    assert made.split("train").documents == sum(len(some) for (_, split), some in texts.items() if split == "train")
+    assert {f"data/{shard.name}" for shard in made.split("train").shards} <= set(hub.repo("tester/tokens").files())

@@ -26,7 +26,8 @@ def library(hub: HubServer, tmp_path, monkeypatch):
         "HF_MODULES_CACHE": tmp_path / "home" / "modules",
     }.items():
         monkeypatch.setattr(datasets.config, name, value)
-    dataset.cache_clear()
+    hub_files._asked.clear()
+    hub_files.pinned.cache_clear()
     return datasets
 
 
@@ -93,7 +94,7 @@ def test_sizes_and_checksums_come_from_the_listing_and_a_job_reads_one_commit(hu
     (tmp_path / "repo" / "train.jsonl").write_text('{"text": "two"}\n')
     second = hub.add(REPO, tmp_path / "repo")
     assert dataset(REPO).commit == first != second  # the same process
-    dataset.cache_clear()
+    hub_files._asked.clear()
     assert dataset(f"{REPO}@main").commit == second and dataset(f"hf://datasets/{REPO}@{first}") == found
 
 

@@ -11,6 +11,8 @@ VERBS = {
     "train-tokenizer": "text -> tokenizer",
     "tokenize": "text -> token shards",
     "fetch": "token shards from the Hub, as tokenize --out-repo published them",
+    "overlap": "token shards -> documents that two splits share",
+    "seen": "text -> the documents, rows and steps that hold it",
     "train": "token shards -> checkpoints, from TOML",
     "generate": "checkpoint -> text",
 }

@@ -49,6 +49,16 @@ class IndexWriter:
     def finish(self) -> tuple[str, int, int, str]:
         """(name, documents, bytes, sha256); the file has its name only now."""
 
+class Finder:
+    """Searches a stream of ids, pushed in pieces of any size, for the places where they spell a text."""
+
+    def __init__(self, text: bytes, spelled: Sequence[bytes], breaks: Sequence[int], wide: bool) -> None:
+        """`spelled`: the bytes of each id; ids in `breaks` end documents. ValueError: the text is empty."""
+    def push(self, ids: Any) -> list[tuple[int, int]]:
+        """First and last token, counted from the stream's beginning, of the places that these ids complete."""
+    def end(self) -> None:
+        """Ends the document under way: nothing is found across it."""
+
 class Distinct:
     """Remembers documents by 16 bytes of their hashes; at most 34 bytes of memory each."""
 

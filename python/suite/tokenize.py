@@ -28,11 +28,13 @@ def main(
         list[str] | None,
         typer.Argument(help="files such as configs/data/tinystories.toml, and overrides such as tokens.seq_len=64"),
     ] = None,
-    in_dataset: Annotated[str | None, typer.Option("--in-dataset", "-i", help="stories:N, a file, or a folder")] = None,
+    in_dataset: Annotated[
+        str | None, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")
+    ] = None,
     tokenizer: Annotated[Path | None, typer.Option("--tokenizer", "-t", help="folder with a tokenizer.json")] = None,
     seq_len: Annotated[int | None, typer.Option("--seq-len", "-l", help="tokens in a row, <bos> included")] = None,
     out_dir: Annotated[Path | None, typer.Option(help="folder for the shards and their manifest")] = None,
-    config: Annotated[str | None, typer.Option("--config", help="of a dataset that has several")] = None,
+    config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,
     feature: Annotated[str | None, typer.Option("--feature", "-f", help="text column or field; default: text")] = None,
     template: Annotated[str | None, typer.Option(help="columns as one text: '{question}\\n{answer}'")] = None,
     split: Annotated[

@@ -21,9 +21,11 @@ def main(
         list[str] | None,
         typer.Argument(help="files such as configs/data/tinystories.toml, and overrides"),
     ] = None,
-    in_dataset: Annotated[str | None, typer.Option("--in-dataset", "-i", help="stories:N, a file, or a folder")] = None,
+    in_dataset: Annotated[
+        str | None, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")
+    ] = None,
     out_dir: Annotated[Path | None, typer.Option(help="folder for the tokenizer; AutoTokenizer loads it")] = None,
-    config: Annotated[str | None, typer.Option("--config", help="of a dataset that has several")] = None,
+    config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,
     feature: Annotated[str | None, typer.Option("--feature", "-f", help="text column or field; default: text")] = None,
     template: Annotated[str | None, typer.Option(help="columns as one text: '{question}\\n{answer}'")] = None,
     split: Annotated[

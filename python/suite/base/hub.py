@@ -40,7 +40,7 @@ def api() -> HfApi:
 
     from suite import __version__
 
-    _bound_the_client()
+    bound_the_client()
     return huggingface_hub.HfApi(library_name="suite", library_version=__version__)
 
 
@@ -52,7 +52,8 @@ def token() -> str | None:
 
 
 @functools.cache
-def _bound_the_client() -> None:
+def bound_the_client() -> None:
+    """Gives the client of this process its timeouts. `api` does it; who reads hf:// through fsspec does it first."""
     import huggingface_hub
 
     for name, value in _XET_BOUNDS.items():

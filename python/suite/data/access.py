@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from suite.base import hub
 from suite.base.errors import SourceError
 from suite.base.store import sha256_of
 
@@ -68,6 +69,8 @@ def store_of(url: str) -> tuple[Any, str]:
     import fsspec.core
 
     protocol = url.partition("://")[0]
+    if protocol == "hf":
+        hub.bound_the_client()
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -88,6 +91,8 @@ def said(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise SourceError(f"{url}: no such file or folder") from None
     except Exception as error:  # each store's library has its own, without a common root
+        if url.startswith("hf://"):
+            raise SourceError(f"{url}: {hub.explain(error)}") from None
         what = "damaged or cut short" if codec_of(url) and not is_remote(url) else "cannot be read"
         raise SourceError(f"{url}: {what} ({_line(error)})") from None
 

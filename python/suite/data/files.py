@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from suite.base.errors import SourceError
+from suite.data import hub_files
 from suite.data.access import KINDS, is_remote, kind_of, said, store_of
 
 # The words by which the datasets library knows a split in a file or folder name.
@@ -21,18 +22,25 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class File:
-    """A data file: an absolute path or a URL, and its name below what the spec names."""
+    """A data file: an absolute path or a URL, its name below what the spec names, its checksum where it is known."""
 
     url: str
     name: str
+    checksum: str | None = None
 
 
-def splits_of(spec: str) -> dict[str, list[File]]:
+def splits_of(spec: str, config: str | None = None) -> dict[str, list[File]]:
     """The data files of each split that a spec has, in the order of their names.
 
     One file is `train`. In a folder, and for a glob, a name says the split; files that name none are `train` when no
-    file names one. Raises SourceError when nothing is there, or no text, or several kinds of it.
+    file names one. A dataset on the Hub has the splits of the datasets library. Raises SourceError when nothing is
+    there, or no text, or several kinds of it.
     """
+    if hub_files.parse(spec):
+        return _on_the_hub(spec, config)
+    if config is not None:
+        raise SourceError(f"{spec}: config {config!r}: only a dataset on the Hub, OWNER/NAME, has configs")
+    spec = hub_files.pinned(spec)
     files = _single(spec)
     if files is not None:
         return {"train": files}
@@ -50,6 +58,19 @@ def splits_of(spec: str) -> dict[str, list[File]]:
     # As in the datasets library: files that name no split are a split only when none does.
     unnamed = splits.pop("", [])
     return splits or {"train": unnamed}
+
+
+def _on_the_hub(spec: str, config: str | None) -> dict[str, list[File]]:
+    found = hub_files.dataset(spec, config)
+    splits = {
+        split: [File(file.url, file.url.partition(f"@{found.commit}/")[2], file.checksum) for file in files]
+        for split, files in found.splits.items()
+    }
+    for files in splits.values():
+        for file in files:
+            if not kind_of(file.url):
+                raise SourceError(f"{spec}: holds {file.name}; text is read from {', '.join(KINDS)}, .gz or .zst")
+    return splits
 
 
 def split_named(name: str) -> str:

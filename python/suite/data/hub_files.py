@@ -22,7 +22,8 @@ PREFIX = "hf://datasets/"
 PATHS_PER_REQUEST = 500
 
 _REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-_SPEC = re.compile(rf"(?:{PREFIX})?(?P<repo>{_REPO})(?:@(?P<revision>[^/@]+(?:/[^/@]+)*))?", re.ASCII)
+_SPEC = re.compile(rf"(?:{PREFIX})?(?P<repo>{_REPO})(?:@(?P<revision>refs/[^/]+/[^/]+|[^/@]+))?", re.ASCII)
+_URL = re.compile(rf"{PREFIX}(?P<repo>{_REPO})(?:@(?P<revision>refs/[^/]+/[^/]+|[^/@]+))?/(?P<path>.+)", re.ASCII)
 _FILE_LIKE = re.compile(r".*\.(parquet|jsonl?|ndjson|csv|tsv|txt|toml|gz|zst)", re.IGNORECASE)
 
 
@@ -56,19 +57,41 @@ def parse(spec: str) -> tuple[str, str] | None:
     return (match["repo"], match["revision"] or "main") if match else None
 
 
-@functools.lru_cache(maxsize=64)
+_asked: dict[tuple[str, str | None], Dataset] = {}
+
+
 def dataset(spec: str, config: str | None = None) -> Dataset:
     """What a spec means, asked once in the life of the process: a repo that moves on in the middle of a job does not
     matter to it. Raises SourceError or HubError."""
     named = parse(spec)
     assert named is not None
-    try:
-        return files_of(named[0], config, named[1])
-    except HubError as error:
-        if spec.startswith(PREFIX):
-            raise
-        reason = str(error).removeprefix(f"{named[0]}: ")
-        raise HubError(f"{spec}: no such file or folder here, nor such a dataset on the Hub ({reason})") from None
+    if (spec, config) not in _asked:
+        try:
+            _asked[spec, config] = files_of(named[0], config, named[1])
+        except HubError as error:
+            if spec.startswith(PREFIX):
+                raise
+            reason = str(error).removeprefix(f"{named[0]}: ")
+            raise HubError(f"{spec}: no such file or folder here, nor such a dataset on the Hub ({reason})") from None
+    return _asked[spec, config]
+
+
+def commit(spec: str, config: str | None) -> str | None:
+    """The commit that this process reads of a dataset; None for what is no dataset on the Hub, or was not read yet."""
+    found = _asked.get((spec, config))
+    return found.commit if found else None
+
+
+@functools.lru_cache(maxsize=64)
+def pinned(url: str) -> str:
+    """A URL or glob of files in a dataset repo, with the commit in place of its revision."""
+    match = _URL.fullmatch(url)
+    if not match:
+        return url
+    repo, revision = match["repo"], match["revision"] or "main"
+    api = hub.api()
+    sha = hub.patiently(repo, lambda: api.dataset_info(repo, revision=revision, expand=["sha"]).sha)
+    return f"{PREFIX}{repo}@{sha}/{match['path']}"
 
 
 def files_of(repo: str, config: str | None = None, revision: str = "main") -> Dataset:

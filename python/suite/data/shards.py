@@ -66,6 +66,10 @@ class Tokens:
     layout: str
     splits: dict[str, Split]
 
+    @property
+    def dtype(self) -> Any:
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
     def header(self) -> dict[str, Any]:
         """What all splits of a folder share."""
         return {
@@ -78,7 +82,7 @@ class Tokens:
                 "eos": self.eos,
                 "pad": self.pad,
             },
-            "dtype": "uint16" if self.vocab_size <= 1 << 16 else "uint32",
+            "dtype": np.dtype(self.dtype).name,
             "seq_len": self.seq_len,
             "overlap": self.overlap,
             "rows_per_shard": self.rows_per_shard,

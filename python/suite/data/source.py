@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from suite.base.errors import SourceError
-from suite.data import formats
+from suite.data import formats, hub_files
 from suite.data.access import checksum, in_threads, is_remote
 from suite.data.block import DEFAULT_BLOCK_BYTES as DEFAULT_BLOCK_BYTES
 from suite.data.block import Block
@@ -126,7 +126,7 @@ class Source:
                 start, stop = part.bounds(stories.num_documents(part.split))
                 blocks += formats.story_blocks(stories, part.split, start, stop, block_bytes)
         else:
-            splits = self._files()
+            splits = splits_of(self.spec, self.config)
             for part in slices:
                 if part.split not in splits:
                     raise SourceError(f"{self.spec}: no split {part.split!r}; it has {', '.join(sorted(splits))}")
@@ -161,25 +161,25 @@ class Source:
         if stories := _stories(self.spec):
             digest.update(stories.fingerprint().encode())
         else:
-            splits = self._files()
+            splits = splits_of(self.spec, self.config)
             for name in sorted({part.split for part in parse_split(self.split)}):
-                urls = [file.url for file in splits.get(name, ())]
-                for url, one in zip(urls, in_threads(checksum, urls), strict=True):
-                    digest.update(f"{name}/{PurePosixPath(url).name}:{one}\n".encode())
+                files = splits.get(name, [])
+                checksums = in_threads(lambda file: file.checksum or checksum(file.url), files)
+                for file, one in zip(files, checksums, strict=True):
+                    digest.update(f"{name}/{PurePosixPath(file.url).name}:{one}\n".encode())
         return digest.hexdigest()
 
     def identity(self) -> str:
-        """How the manifest names this source."""
+        """How the manifest names this source; of a dataset on the Hub with the commit, once it has been read."""
         as_typed = _stories(self.spec) or is_remote(self.spec)
-        parts = [self.spec if as_typed else str(Path(self.spec)), f"feature={self.feature}"]
+        parts = [self.spec if as_typed else str(Path(self.spec))]
+        commit = hub_files.commit(self.spec, self.config)
+        parts += [f"commit={commit}"] if commit else []
+        parts += [f"config={self.config}"] if self.config is not None else []
+        parts += [f"feature={self.feature}"]
         parts += [f"separator={self.separator!r}"] if self.separator is not None else []
         parts += [f"errors={self.errors}"] if self.errors != "strict" else []
         return " ".join(parts)
-
-    def _files(self) -> dict[str, list[File]]:
-        if self.config is not None:
-            raise SourceError(f"{self.spec}: config {self.config!r}: files and folders have no configs")
-        return splits_of(self.spec)
 
     def _file_blocks(self, files: list[File], part: Slice, block_bytes: int) -> list[Block]:
         ranges = [None] * len(files) if part.whole else self._ranges(files, part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from suite.data.source import TextSource
 from suite.data.tokenizer import Tokenizer
 from suite.training.config import RunConfig
 
+_COMMIT = re.compile(r" commit=[0-9a-f]{40}\b")
 Say = Callable[[str], None]
 
 
@@ -91,10 +93,12 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
 def _check_source(tokens: Tokens, name: str, source: TextSource) -> None:
     """Raises TokensError when a split that is there was made from other text than the config says.
 
-    The same words are enough; where they differ (another path to the same file) the text itself decides.
+    The same words are enough, so that a node without a network trains on tokens that are there, whatever the commit
+    of a dataset on the Hub; where they differ (another path to the same file) the text itself decides.
     """
     entry = tokens.split(name)
-    if (entry.source, entry.slice) == (source.identity(), source.split) or entry.fingerprint == source.fingerprint():
+    same_words = _COMMIT.sub("", entry.source) == _COMMIT.sub("", source.identity()) and entry.slice == source.split
+    if same_words or entry.fingerprint == source.fingerprint():
         return
     raise TokensError(
         f"{tokens.folder}: split {name!r} was made from {entry.source} {entry.slice}, the config says "

@@ -4,6 +4,7 @@ pub mod bpe;
 pub mod csv;
 pub mod distinct;
 pub mod error;
+pub mod find;
 pub mod hash;
 pub mod index;
 pub mod join;

@@ -7,6 +7,7 @@ use pyo3::types::PyBytes;
 use std::path::PathBuf;
 use suite_core::distinct::Distinct;
 use suite_core::error::Error;
+use suite_core::find::Finder;
 use suite_core::index::IndexWriter;
 use suite_core::pack::{Layout, Packer};
 use suite_core::shard::{Id, ShardInfo, read_shard};
@@ -201,6 +202,40 @@ impl PyDistinct {
     }
 }
 
+/// Searches a stream of ids for a text.
+#[pyclass(name = "Finder")]
+struct PyFinder {
+    finder: Finder,
+    wide: bool,
+}
+
+#[pymethods]
+impl PyFinder {
+    #[new]
+    fn new(text: &[u8], spelled: Vec<Vec<u8>>, breaks: Vec<u32>, wide: bool) -> PyResult<Self> {
+        if text.is_empty() {
+            return Err(PyValueError::new_err("an empty text is everywhere"));
+        }
+        Ok(Self { finder: Finder::new(text, spelled, breaks), wide })
+    }
+
+    /// push(ids) -> [(first token, last token)] of the places that these ids complete
+    fn push(&mut self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<Vec<(u64, u64)>> {
+        if self.wide {
+            let ids = ids::<u32>(py, buffer)?;
+            Ok(py.detach(|| self.finder.push(&ids)))
+        } else {
+            let ids = ids::<u16>(py, buffer)?;
+            Ok(py.detach(|| self.finder.push(&ids)))
+        }
+    }
+
+    /// end(): ends the document under way
+    fn end(&mut self) {
+        self.finder.end();
+    }
+}
+
 /// read_shard(path, seq_len, wide, sha256) -> bytes of uint16, or uint32 when wide: all rows, checked and decoded
 #[pyfunction]
 #[pyo3(name = "read_shard")]
@@ -225,10 +260,14 @@ fn py_read_shard<'py>(
     Ok(PyBytes::new(py, &bytes))
 }
 
+// Python's allocator aligns objects to 16 bytes: a vector type inside one would be read at odd places.
+const _: () = assert!(align_of::<(PyPacker, PyIndexWriter, PyDistinct, PyFinder)>() <= 16);
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPacker>()?;
     module.add_class::<PyIndexWriter>()?;
     module.add_class::<PyDistinct>()?;
+    module.add_class::<PyFinder>()?;
     module.add_function(wrap_pyfunction!(plan, module)?)?;
     module.add_function(wrap_pyfunction!(order_rows, module)?)?;
     module.add_function(wrap_pyfunction!(order_positions, module)?)?;
