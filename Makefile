@@ -71,7 +71,7 @@ $(VENV)/built: $(VENV)/installed Cargo.toml Cargo.lock pyproject.toml $(shell fi
 	@touch $@
 
 lock:  ## resolve requirements.lock anew
-	$(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url --python $(BIN)/python --extra dev \
+	$(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url --python $(BIN)/python --extra dev --extra sentencepiece \
 	  pyproject.toml -o requirements.lock
 
 clean:  ## remove what was built, not what was trained

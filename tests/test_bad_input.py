@@ -159,7 +159,7 @@ def test_a_tokenizer_without_bos_or_eos(corpus, tokenizer_dir, tmp_path):
         (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(config))
         line = said("tokenize", "-i", corpus, "-t", tmp_path / "t", "-l", "16", "--out-dir", tmp_path / "out")
         assert f"the tokenizer has no {role} token" in line
-    assert "no tokenizer.json there" in said(
+    assert "no tokenizer.json or tokenizer.model there" in said(
         "tokenize", "-i", corpus, "-t", tmp_path, "-l", "16", "--out-dir", tmp_path / "out"
     )
     (tmp_path / "t" / "tokenizer.json").write_text("{}")

@@ -22,12 +22,14 @@ CODE_POINTS = [chr(point) for point in range(0, 0x110000, 7) if not 0xD800 <= po
 
 
 def trained(documents: list[str], vocab_size: int) -> str:
-    return tokenizer.train([Texts.of(documents)], vocab_size).backend.to_str()
+    return tokenizer.train([Texts.of(documents)], vocab_size).library.backend.to_str()
 
 
 def same(documents: list[str], *vocab_sizes: int) -> None:
     for vocab_size in vocab_sizes:
-        assert trained(documents, vocab_size) == tokenizer.reference_train(documents, vocab_size).backend.to_str()
+        assert (
+            trained(documents, vocab_size) == tokenizer.reference_train(documents, vocab_size).library.backend.to_str()
+        )
 
 
 def sources(count: int) -> list[str]:
@@ -74,12 +76,12 @@ def test_on_any_text(documents, vocab_size):
 
 def test_order_and_size_of_blocks_do_not_matter(corpus):
     source = Source(str(corpus))
-    whole = tokenizer.train(source.texts(), 500).backend.to_str()
+    whole = tokenizer.train(source.texts(), 500).library.backend.to_str()
     for block_bytes in (1, 300, 5000):
         blocks = source.blocks(block_bytes)
         random.Random(block_bytes).shuffle(blocks)
         assert (
-            tokenizer.train((texts for block in blocks for texts in source.pieces(block)), 500).backend.to_str()
+            tokenizer.train((texts for block in blocks for texts in source.pieces(block)), 500).library.backend.to_str()
             == whole
         )
 

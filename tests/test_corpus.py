@@ -92,6 +92,16 @@ def test_a_config_writes_what_flags_write_and_flags_come_before_it(here, tokeniz
     assert flagged.splits == both.splits == {"x": toml.split("x")} and len(toml.splits) == 3
 
 
+def test_a_config_says_the_kind_of_tokenizer_as_flags_do(here):
+    common = ["-i", here / "a.jsonl", "-s", "train[:60]"]
+    flags = ["-v", "300", "--kind", "sentencepiece-bpe", "--num-samples", "50", "--no-byte-fallback"]
+    keys = ["kind=sentencepiece-bpe", "num_samples=50", "byte_fallback=false", "vocab_size=300", "folder=keys"]
+    call("train_tokenizer", *common, *flags, "--out-dir", "flags")
+    call("train_tokenizer", here / "one.toml", *common, *(f"tokenizer.{key}" for key in keys))
+    flagged, keyed = (sorted((here / folder).glob("token*")) for folder in ("flags", "keys"))
+    assert [one.read_bytes() for one in keyed] == [one.read_bytes() for one in flagged] and len(keyed) > 1
+
+
 def test_members_of_a_mixture_take_what_source_says_for_all(here):
     corpus = load_corpus([str(here / "two.toml"), "source.feature=text"], {})
     assert [m.template for m in corpus.members().values()] == [None, "{title} {text}"]
@@ -175,7 +185,7 @@ seq_len = 1
         (["two.toml", "mixture.first.share=0.5", "mixture.second.share=0.6"], "the shares add up to 1.1, not to 1"),
         (["two.toml", "mixture.first.weight=0", "mixture.second.weight=0.0"], "every weight is 0"),
         (["two.toml", "--deduplicate"], "tokens.deduplicate: it would take out again what a weight above 1 repeats"),
-        (["one.toml", "-t", "nowhere"], "nowhere: no tokenizer.json there"),
+        (["one.toml", "-t", "nowhere"], "nowhere: no tokenizer.json"),
         (["one.toml", "splits={tokenizer = 'train'}"], "'tokenizer' is no name for it"),
         (["one.toml", "source.config=x"], "has configs"),
         (["one.toml", "source.dataset=nowhere"], "nowhere"),

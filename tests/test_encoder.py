@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from conftest import call, odd_documents
 from suite import _core
 from suite.base.special import SpecialIds
 from suite.data import encode, encoder, pack, tokenizer
+from suite.data.library import Library
 from suite.data.source import Source
 from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def test_any_text(ours, documents):
 
 def with_model(content: dict, **changes) -> Tokenizer:
     content = {**content, **changes}
-    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)), SpecialIds(0, 1, 2), None)
+    return Tokenizer(Library.of(content), SpecialIds(0, 1, 2), None)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ ADDRESSES = {
     "fsspec": {"data/access.py"},
     "s3fs": set(),
     "gcsfs": set(),
+    "sentencepiece": {"data/pieces.py"},
 }
 
 

@@ -155,3 +155,33 @@ def test_what_is_left_of_a_stream_however_it_is_sliced(lengths, data, size, monk
 def monkeypatch_module():
     with pytest.MonkeyPatch.context() as patch:
         yield patch
+
+
+def test_training_on_documents_predicts_their_tokens_alone(tmp_path):
+    """A step's loss is that of its documents one by one, and its tokens are theirs, whatever padding is beside them."""
+    import torch
+
+    from suite.base.tracker import METRICS, read_records
+    from suite.data.batches import batch_rows
+    from suite.models.hf import read_folder
+    from suite.training.step import nats_of
+
+    config = Path(__file__).parents[1] / "configs" / "mamba-100k.toml"
+    run = ["name=r", "data.source=stories:300", "data.vocab_size=300", "data.layout=documents", "data.seq_len=350"]
+    quick = ["budget.tokens=30_000", "batch.sequences=6", "schedule.warmup_steps=0", "checkpoints.linear=1"]
+    call("train", config, *run, *quick, "eval.rows=4", "samples.prompts=[]", f"root={tmp_path}")
+    tokens = shards.read(next((tmp_path / "tokens").iterdir()))
+    rows, lengths = tokens.rows("train"), np.minimum(tokens.lengths("train"), 349)
+    assert tokens.layout == "documents" and (lengths < 300).any() and (lengths == 349).any()
+    records = [one for one in read_records(tmp_path / "runs" / "r" / METRICS) if "train/loss" in one]
+    assert len(records) == -(-30_000 // (6 * lengths.mean()))
+    seen = 0
+    for record in records:
+        read = batch_rows(record["step"] - 1, 0, 1, 6, len(rows), 0)
+        seen += int(lengths[read].sum())
+        assert record["train/tokens"] == seen
+    model, _ = read_folder(tmp_path / "runs" / "r" / "step-00000000")
+    read = batch_rows(0, 0, 1, 6, len(rows), 0)
+    with torch.no_grad():
+        alone = [nats_of(model, torch.from_numpy(rows[[row], : lengths[row] + 1].astype(np.int64))) for row in read]
+    assert records[0]["train/loss"] == pytest.approx(float(sum(alone)) / lengths[read].sum(), rel=1e-5)

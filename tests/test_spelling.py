@@ -14,6 +14,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from conftest import odd_documents
 from suite.base.special import SpecialIds
 from suite.data import tokenizer
+from suite.data.library import Library
 from suite.data.spelling import UNKNOWN
 from suite.data.tokenizer import Tokenizer
 
@@ -28,7 +29,7 @@ def made(model: Any, **parts: Any) -> Tokenizer:
     for name, part in parts.items():
         setattr(backend, name, part)
     backend.add_special_tokens(SPECIAL)
-    return Tokenizer(backend, SpecialIds(1, 2, None), None)
+    return Tokenizer(Library(backend), SpecialIds(1, 2, None), None)
 
 
 def fallback_bpe() -> Any:
@@ -74,7 +75,7 @@ def test_joined_bytes_of_a_byte_level_vocabulary_are_the_text(tokenizer_dir):
 def test_the_bytes_are_of_the_normalized_text(tokenizer_dir):
     content = json.loads((tokenizer_dir / "tokenizer.json").read_text())
     content["normalizer"] = {"type": "NFC"}
-    one = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)), SpecialIds(0, 1, 2), None)
+    one = Tokenizer(Library.of(content), SpecialIds(0, 1, 2), None)
     spelled = one.bytes_of_ids()
     assert spelled and b"".join(spelled[number] for number in one.encode("e\u0301")) == "é".encode()
     assert one.spelled("e\u0301") == "é".encode()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import odd_documents, run_suite
 from suite.data import tokenizer
+from suite.data.library import Library
 
 
 def test_it_loads_with_auto_tokenizer_and_encodes_the_same(tokenizer_dir):
@@ -49,7 +50,7 @@ def test_its_hash_is_of_what_decides_the_ids(tokenizer_dir, tmp_path):
     content = json.loads((tokenizer_dir / "tokenizer.json").read_text())
     content["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 2}
     content["padding"] |= {"pad_type_id": 0, "pad_token": "<pad>"}
-    for name in tokenizer.NAMES:
+    for name in Library.files:
         if (tokenizer_dir / name).is_file():
             (tmp_path / name).write_text((tokenizer_dir / name).read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))

@@ -9,6 +9,7 @@ import sys
 VERBS = {
     "demo": "train the demo suite, from text to stories",
     "train-tokenizer": "text -> tokenizer",
+    "convert-tokenizer": "tokenizer -> the same with a pad token, or as tokenizer.json",
     "tokenize": "text -> token shards",
     "fetch": "token shards from the Hub, as tokenize --out-repo published them",
     "overlap": "token shards -> documents that two splits share",

@@ -1,6 +1,6 @@
 """The Rust extension. Lengths are in tokens, counts in rows; buffers are anything NumPy-like and contiguous."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -91,11 +91,31 @@ class WordCounts:
     def add(self, data: Any, starts: Any, stops: Any) -> None:
         """The words of these documents. ValueError: one is not UTF-8."""
 
+class CharacterWords:
+    """Counts words of characters, where a space is a visible character; memory grows with the distinct ones."""
+
+    def __init__(self) -> None: ...
+    def add(self, word: str, count: int) -> None:
+        """A word that the caller has divided from its text."""
+    def add_texts(self, data: Any, starts: Any, stops: Any, *, visible: str, prefix: str, runs: bool) -> None:
+        """The words of these documents, a space as " ", and `visible` in a text as one.
+
+        prefix: a space comes before a text "never", "always" or "unless there". runs: a run of spaces begins a word,
+        otherwise each does. ValueError: a document is not UTF-8.
+        """
+    def characters(self) -> dict[str, int]:
+        """How often each occurs."""
+
 class Trainer:
-    """Byte-level BPE from counts, as the tokenizers library's trainer makes it."""
+    """BPE from counts, as the tokenizers library's trainer makes it."""
 
     def __init__(self, words: WordCounts, bytes: Sequence[int], vocab_size: int) -> None:
         """The id of each of 256 bytes; new ids follow the largest. Takes the words: none are left."""
+    @staticmethod
+    def of_characters(
+        words: CharacterWords, ids: Mapping[str, int], reserved: Sequence[str], first_id: int, vocab_size: int
+    ) -> Trainer:
+        """No token is made of characters without an id, nor is one of the reserved strings. Takes the words."""
     def merge(self, most: int) -> int:
         """How many merges it made; fewer than `most` when there are no more to make."""
     def merges(self) -> list[tuple[int, int]]:

@@ -84,6 +84,11 @@ class MemberConfig(SourceConfig):
 class TokenizerConfig(Section):
     folder: Text | None = None  # under root; None: tokenizers/<name>
     vocab_size: PositiveInt | None = None  # of one that is trained when the folder has none; None: it must be there
+    kind: str = "byte-level-bpe"  # one of data/kinds.py
+    reference_tokenizer: Text | None = None  # a tokenizer to follow in all but its vocabulary
+    num_samples: PositiveInt | None = None  # train on the first so many documents
+    character_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9995  # not for byte-level-bpe
+    byte_fallback: bool = True  # a token for each byte; for sentencepiece kinds
     repo: Text | None = None  # OWNER/NAME of the model repo that it is published as, when it is trained
     public: bool = False  # of a repo that is made
     split: SplitExpression | None = None  # what it is trained on; None: what the first of [splits] is made of

@@ -1,7 +1,8 @@
-"""Tokenizers: training a byte-level BPE, loading any folder that holds a tokenizer.json, encoding documents.
+"""Tokenizers: loading any folder or file that holds one, encoding documents, and training the usual kind.
 
-`tokenizers` alone is used here: transformers costs three seconds to import, and only a user's own script needs its
-AutoTokenizer, which loads the folders written here.
+The kinds: a tokenizer.json of any shape (`data.library`, and `data.encoder` where ours takes it), a SentencePiece
+model (`data.pieces`). Trained here: a byte-level BPE; elsewhere: `data.like` and `data.pieces`. transformers is not
+imported, which costs three seconds; its AutoTokenizer loads the folders written here.
 """
 
 from __future__ import annotations
@@ -21,52 +22,41 @@ from suite import _core
 from suite.base.errors import TokenizerError
 from suite.base.special import SpecialIds
 from suite.base.store import write_json
-from suite.data import encoder, spelling
+from suite.data import bpe, encoder
+from suite.data.library import Library
+from suite.data.pieces import Pieces
 from suite.data.texts import Texts
 
 SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")  # ids 0, 1, 2
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)  # every byte has a token, so every text can be encoded
 MAX_VOCAB_SIZE = 1 << 24
 NO_TEXT = "the corpus has no text to train a tokenizer on"
-MERGES_PER_CALL = 64  # between two words on progress
-NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+ROLES = ("bos", "eos", "pad")
 
 
 class Tokenizer:
-    """A fast tokenizer with <bos> and <eos>. `vocab_size` is one more than the largest id."""
+    """A tokenizer with <bos> and <eos>, and what turns texts into ids for it."""
 
-    def __init__(self, backend: Any, special: SpecialIds, folder: Path | None) -> None:
-        self.backend = backend
+    def __init__(self, library: Library | Pieces, special: SpecialIds, folder: Path | None) -> None:
+        self.library = library
         self.special = special
-        self.folder = folder
+        self.folder = folder  # or the file, of a SentencePiece model
+        self.vocab_size = library.vocab_size  # one more than the largest id
         self._encoders: queue.SimpleQueue[_core.Encoder] = queue.SimpleQueue()  # of this tokenizer, for any thread
-        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-        backend.no_truncation()
-        backend.no_padding()
-        # The string "<eos>" in a document is five characters of somebody's text, not the end of it.
-        backend.encode_special_tokens = True
 
     @property
     def dtype(self) -> Any:
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
     @functools.cached_property
-    def content(self) -> dict[str, Any]:
-        """What decides the ids: tokenizer.json without padding and truncation."""
-        content = json.loads(self.backend.to_str())
-        content.pop("padding", None)
-        content.pop("truncation", None)
-        return content
-
-    @functools.cached_property
     def sha256(self) -> str:
-        """Hash of the content, keys sorted."""
-        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
+        """Hash of what decides the ids, keys sorted."""
+        return hashlib.sha256(json.dumps(self.library.content, sort_keys=True).encode()).hexdigest()
 
     @functools.cached_property
     def slow_because(self) -> str | None:
-        """Why texts are encoded by the tokenizers library; None when our own encoder takes this tokenizer."""
-        return encoder.obstacle(self.content)
+        """Why texts are encoded by a library, slowly; None when our own encoder takes this tokenizer."""
+        return self.library.slow_because
 
     def stream(self, texts: Texts) -> np.ndarray:
         """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
@@ -75,14 +65,14 @@ class Tokenizer:
         try:
             one = self._encoders.get_nowait()
         except queue.Empty:
-            one = encoder.make(self.content, self.special.eos, self.dtype == np.uint32)
+            one = encoder.make(self.library.content, self.special.eos, self.dtype == np.uint32)
         try:
             return np.frombuffer(one.stream(texts.data, texts.starts, texts.stops), self.dtype)
         finally:
             self._encoders.put(one)
 
     def reference_stream(self, texts: Texts, batch_size: int = 50) -> np.ndarray:
-        """The same by the tokenizers library, so many documents in a call."""
+        """The same by the library, so many documents in a call."""
         documents = list(texts.documents())
         pieces = [self._batch(documents[i : i + batch_size]) for i in range(0, len(documents), batch_size)]
         return np.concatenate(pieces) if pieces else np.empty(0, self.dtype)
@@ -91,19 +81,18 @@ class Tokenizer:
         eos = self.special.eos
         pieces: list[int] = []
         try:
-            encodings = self.backend.encode_batch_fast(documents, add_special_tokens=False)
-        except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(f"{self.folder}: the tokenizer cannot encode this text ({error})") from None
-        for encoding in encodings:
-            pieces += encoding.ids
-            pieces.append(eos)
+            for ids in self.library.encode(documents):
+                pieces += ids
+                pieces.append(eos)
+        except TokenizerError as error:
+            raise TokenizerError(f"{self.folder}: {error}") from None
         return np.array(pieces, dtype=self.dtype)
 
     def encode(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return self.library.encode([text])[0]
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self.backend.decode(list(ids), skip_special_tokens=True)
+        return self.library.decode(list(ids))
 
     def bytes_of_ids(self) -> list[bytes] | None:
         """The bytes of each id, b"" for special tokens; None when ids do not spell texts (WordPiece, say).
@@ -111,11 +100,11 @@ class Tokenizer:
         Joined over a document's ids they are its text as the normaliser leaves it, behind one space where the
         tokenizer puts one. `spelled` gives the bytes to look for in them.
         """
-        return spelling.bytes_of_ids(self.content, self.vocab_size)
+        return self.library.bytes_of_ids()
 
     def spelled(self, text: str) -> bytes:
         """What the ids of a text spell inside a longer text: its bytes after the normaliser, no space before it."""
-        return spelling.normalized(self.content, self.backend.normalizer, text)
+        return self.library.spelled(text)
 
     def copy_to(self, folder: Path) -> None:
         """Puts the tokenizer's files into another folder, so that it is found beside what it made."""
@@ -123,52 +112,88 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.samefile(self.folder):
             return
-        for name in NAMES:
+        if self.folder.is_file():
+            save(self, folder)
+            return
+        for name in self.library.files:
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, folder / name)
 
 
-def load(folder: Path) -> Tokenizer:
-    """The tokenizer in a folder. Raises TokenizerError when it is missing, unreadable, or lacks <bos> or <eos>."""
-    import tokenizers
+def is_there(path: Path) -> bool:
+    """Whether `load` finds a tokenizer at `path`, be it a good one or not."""
+    return path.is_file() or any((path / name).is_file() for name in (Library.files[0], Pieces.files[0]))
 
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise TokenizerError(f"{folder}: no tokenizer.json there; `suite train-tokenizer --out-dir {folder}` makes one")
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"{file}: not a tokenizer ({error})") from None
-    names = _special_names(folder)
-    ids: dict[str, int] = {}
+
+def load(path: Path) -> Tokenizer:
+    """The tokenizer in a folder: its tokenizer.json, or else its tokenizer.model; or a SentencePiece model file.
+
+    Raises TokenizerError when it is missing, unreadable, or lacks <bos> or <eos>.
+    """
+    if path.is_file() and path.suffix != ".model":
+        raise TokenizerError(f"{path}: expected a folder with a tokenizer.json, or a SentencePiece .model file")
+    if not is_there(path):
+        raise TokenizerError(
+            f"{path}: no tokenizer.json or tokenizer.model there; `suite train-tokenizer --out-dir {path}` makes one"
+        )
+    if path.is_file():
+        library, names = Pieces.read(path), {}
+    else:
+        names = _special_names(path)
+        file = path / Library.files[0]
+        library = Library.read(file) if file.is_file() else Pieces.read(path / Pieces.files[0])
+    ids = dict(library.special_ids)
     for role, name in names.items():
-        if (found := backend.token_to_id(name)) is not None:
+        if (found := library.id_of(name)) is not None:
             ids[role] = found
     for role in ("bos", "eos"):
         if role not in ids:
             raise TokenizerError(
-                f"{folder}: the tokenizer has no {role} token; rows begin with <bos> and documents end with <eos>, "
+                f"{path}: the tokenizer has no {role} token; rows begin with <bos> and documents end with <eos>, "
                 f'so set "{role}_token" in tokenizer_config.json to a token of its vocabulary'
             )
-    return Tokenizer(backend, SpecialIds(ids["bos"], ids["eos"], ids.get("pad")), folder)
+    return Tokenizer(library, SpecialIds(ids["bos"], ids["eos"], ids.get("pad")), path)
 
 
 def _special_names(folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / file).is_file():
-            try:
-                config = json.loads((folder / file).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise TokenizerError(f"{folder / file}: not valid JSON ({error})") from None
-            if not isinstance(config, dict):
-                raise TokenizerError(f"{folder / file}: holds a {type(config).__name__}, expected a table")
-            for role in ("bos", "eos", "pad"):
-                token = config.get(f"{role}_token")
-                token = token.get("content") if isinstance(token, dict) else token
-                if isinstance(token, str):
-                    names[role] = token
+        config = read_config(folder / file)
+        for role in ROLES:
+            token = config.get(f"{role}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                names[role] = token
     return names
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON table beside a tokenizer; empty when there is none. Raises TokenizerError for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TokenizerError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise TokenizerError(f"{path}: holds a {type(config).__name__}, expected a table")
+    return config
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a folder that AutoTokenizer.from_pretrained loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    special, library = tokenizer.special, tokenizer.library
+    ids = {"bos": special.bos, "eos": special.eos, "pad": special.pad, "unk": library.unknown}
+    config = {
+        "tokenizer_class": library.transformers_class,
+        **{f"{role}_token": library.token_of(number) for role, number in ids.items() if number is not None},
+        "clean_up_tokenization_spaces": False,
+    }
+    for name in {*Library.files, *Pieces.files}:  # of a tokenizer that was there before, perhaps of another kind
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / "tokenizer_config.json", config)
+    library.write(folder)  # last: a folder without it is no tokenizer
 
 
 def train(
@@ -192,17 +217,10 @@ def train(
     tokens = [*SPECIAL_TOKENS, *sorted(encoder.byte_characters())]
     vocab = {token: number for number, token in enumerate(tokens)}
     trainer = _core.Trainer(words, [vocab[char] for char in encoder.byte_characters()], vocab_size)
-    num_merges = 0
-    while made := trainer.merge(MERGES_PER_CALL):
-        num_merges += made
-        advance(0, f"{num_merges:,} merges")
-    merges: list[tuple[str, str]] = []
-    for left, right in trainer.merges():
-        merges.append((tokens[left], tokens[right]))
-        tokens.append(tokens[left] + tokens[right])
-    backend = _byte_level({token: number for number, token in enumerate(tokens)}, merges)
+    merges = bpe.merged(trainer, tokens, advance)
+    backend = bpe.byte_level({token: number for number, token in enumerate(tokens)}, merges)
     backend.add_special_tokens(list(SPECIAL_TOKENS))
-    return Tokenizer(backend, SpecialIds(0, 1, 2), None)
+    return Tokenizer(Library(backend), SpecialIds(0, 1, 2), None)
 
 
 def reference_train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -210,7 +228,7 @@ def reference_train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     from tokenizers import pre_tokenizers, trainers
 
     _check_vocab_size(vocab_size)
-    backend = _byte_level({}, [])
+    backend = bpe.byte_level({}, [])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
@@ -218,22 +236,18 @@ def reference_train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    seen = _Counted(documents)
-    backend.train_from_iterator(seen, trainer)
-    if not seen.characters:
+    characters = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal characters
+        for document in documents:
+            characters += len(document)
+            yield document
+
+    backend.train_from_iterator(counted(), trainer)
+    if not characters:
         raise TokenizerError(NO_TEXT)
-    return Tokenizer(backend, SpecialIds(0, 1, 2), None)  # the trainer numbers the special tokens first
-
-
-def _byte_level(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, processors
-
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    return backend
+    return Tokenizer(Library(backend), SpecialIds(0, 1, 2), None)  # the trainer numbers the special tokens first
 
 
 def _check_vocab_size(vocab_size: int) -> None:
@@ -243,30 +257,3 @@ def _check_vocab_size(vocab_size: int) -> None:
         )
     if vocab_size > MAX_VOCAB_SIZE:
         raise TokenizerError(f"vocab_size is {vocab_size}; {MAX_VOCAB_SIZE:,} is the most")
-
-
-class _Counted:
-    def __init__(self, documents: Iterable[str]) -> None:
-        self.documents = documents
-        self.characters = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for document in self.documents:
-            self.characters += len(document)
-            yield document
-
-
-def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes a folder that AutoTokenizer.from_pretrained loads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    bos, eos, pad = SPECIAL_TOKENS
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": bos,
-        "eos_token": eos,
-        "pad_token": pad,
-        "clean_up_tokenization_spaces": False,
-    }
-    backend_json = json.loads(tokenizer.backend.to_str())
-    write_json(folder / "tokenizer_config.json", config)
-    write_json(folder / "tokenizer.json", backend_json)  # last: a folder without it is no tokenizer

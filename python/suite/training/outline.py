@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite.data import shards
+from suite.data import shards, tokenizer
 from suite.models.build import build, num_parameters
 from suite.training import prepare, run, schedule
 from suite.training.config import RunConfig
@@ -57,7 +57,7 @@ def _tokens(config: RunConfig, missing: list[str], tokens: shards.Tokens | None)
         rows = ", ".join(f"{tokens.split(name).rows:,} rows of {name}" for name in ("train", "validation"))
         return f"{folder}: {rows}, {tokens.seq_len} tokens each"
     home = prepare.tokenizer_folder(config)
-    made = "" if (home / "tokenizer.json").is_file() else f", after a tokenizer of {data.vocab_size:,} tokens in {home}"
+    made = "" if tokenizer.is_there(home) else f", after a tokenizer of {data.vocab_size:,} tokens in {home}"
     return f"{folder}: {' and '.join(missing)} to be made from {data.source}{made}"
 
 
@@ -66,7 +66,7 @@ def _steps(config: RunConfig, tokens: shards.Tokens | None) -> int | None:
         return run.total_steps(config, tokens)
     if config.budget.epochs is not None:
         return None
-    return config.budget.num_steps(0, config.batch.sequences, config.data.seq_len)
+    return config.budget.num_steps(0, config.batch.sequences, config.data.seq_len - 1)
 
 
 def _epochs(config: RunConfig, tokens: shards.Tokens | None, steps: int) -> str:

@@ -67,7 +67,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
     assert data.source is not None
     home = tokenizer_folder(config)
     with locked(home):
-        if not (home / "tokenizer.json").is_file():
+        if not tokenizer.is_there(home):
             say(f"training a tokenizer of {data.vocab_size} tokens on {data.source} {data.tokenizer_split}")
             texts = texts_of(_source(config, data.tokenizer_split))
             with bar("training on", "MB") as advance:
@@ -81,7 +81,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
                 source,
                 encoder,
                 folder,
-                Shape(data.seq_len),
+                Shape(data.seq_len, layout=data.layout),
                 work,
                 name=name,
                 on_progress=lambda now: advance(1, str(now), now.blocks_total),

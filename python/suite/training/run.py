@@ -24,6 +24,7 @@ from suite.base.world import World
 from suite.data import shards
 from suite.data.batches import steps_of
 from suite.training.config import OPERATIONAL, RunConfig
+from suite.training.targets import mean_per_row
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -176,7 +177,7 @@ def tokens_fingerprint(tokens: shards.Tokens) -> str:
 
 def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
     """How many updates the budget is. Raises ConfigError for steps elsewhere in the config that lie beyond it."""
-    total = config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, tokens.seq_len)
+    total = config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, mean_per_row(tokens, "train"))
     beyond = [step for step in config.checkpoints.extra if step > total]
     if beyond:
         raise ConfigError(f"checkpoints.extra: {beyond[0]} is beyond the run's {total} steps")

@@ -4,6 +4,7 @@
 //! of up to 15 bytes are looked up in a table of fixed size; longer ones, and those of many ids, in a map that is emptied
 //! when it is full. Memory is bounded whatever the text, and neither table can change an id.
 
+mod characters;
 mod classes;
 mod count;
 mod merge;
@@ -18,6 +19,7 @@ use split::Classes;
 use std::collections::HashMap;
 use words::{SLOTS, slot_of};
 
+pub use characters::{CharacterWords, Prefix, Spaces};
 pub use count::WordCounts;
 pub use train::Trainer;
 

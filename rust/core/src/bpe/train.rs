@@ -1,9 +1,9 @@
-//! Byte-level BPE from word counts: the commonest pair of neighbours becomes a token, and again, and again.
+//! BPE from word counts, of bytes or of characters: the commonest pair of neighbours becomes a token, and again, and again.
 //!
 //! Of equally common pairs the one with the lower ids is merged first, as in the tokenizers library's trainer; with
 //! that the merges are a function of the counts, whatever the order of the words, and the library's are the same ones.
 //!
-//! No two pairs make the same token. A token came to be without a merge across its ends. Until then each step did the
+//! No two pairs make the same token (as bytes or characters, whichever the words are of). A token came to be without a merge across its ends. Until then each step did the
 //! same inside of them wherever these bytes stood, because a merge looks at nothing but two neighbours, and goes from
 //! left to right: what might take a token's first part away lies across its left end. So the same bytes between
 //! uncrossed ends became this token everywhere in the same step. It follows that a pair arises in one step only,
@@ -21,7 +21,7 @@ const MIN_COUNT: i64 = 2;
 
 type Pair = (u32, u32);
 
-/// The distinct words of more than one byte, as ids that merges shorten in place.
+/// The words of more than one id, as ids that merges shorten in place.
 struct Words {
     ids: Vec<u32>,
     starts: Vec<usize>,
@@ -54,24 +54,56 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// From words with their counts, each word once. `bytes` are the ids of the 256 bytes; new ones follow the largest.
-    pub fn new(counted: impl Iterator<Item = (Box<[u8]>, u64)>, bytes: &[u32; 256], vocab_size: usize) -> Self {
-        let mut words = Words { ids: Vec::new(), starts: Vec::new(), lengths: Vec::new(), counts: Vec::new() };
-        let mut pairs = Pairs::default();
-        for (word, count) in counted.filter(|(word, _)| word.len() > 1) {
-            let number = u32::try_from(words.counts.len()).expect("fewer than 2^32 distinct words");
-            let (start, count) = (words.ids.len(), count as i64);
-            words.ids.extend(word.iter().map(|&byte| bytes[byte as usize]));
-            words.starts.push(start);
-            words.lengths.push(word.len());
-            words.counts.push(count);
-            for pair in words.ids[start..].windows(2) {
-                pairs.add((pair[0], pair[1]), count, number);
+    /// From words with their counts. `bytes` are the ids of the 256 bytes; new ones follow the largest.
+    pub fn of_bytes(counted: impl Iterator<Item = (Box<[u8]>, u64)>, bytes: &[u32; 256], vocab_size: usize) -> Self {
+        let mut trainer = Self::empty(bytes.iter().max().map_or(0, |&largest| largest + 1), vocab_size);
+        for (word, count) in counted {
+            trainer.add(word.iter().map(|&byte| bytes[byte as usize]), count);
+        }
+        trainer.pairs.enqueue();
+        trainer
+    }
+
+    /// The same of characters. Nothing is merged with a character that has no id, nor with a reserved string or a part
+    /// of it, nor across them: so no new token is one of the `reserved`.
+    pub fn of_characters(
+        counted: impl Iterator<Item = (Box<str>, u64)>,
+        ids: &HashMap<char, u32>,
+        reserved: &[String],
+        first_id: u32,
+        vocab_size: usize,
+    ) -> Self {
+        let mut trainer = Self::empty(first_id, vocab_size);
+        for (word, count) in counted {
+            for part in without(&word, reserved) {
+                for part in part.split(|character| !ids.contains_key(&character)) {
+                    trainer.add(part.chars().map(|character| ids[&character]), count);
+                }
             }
         }
-        pairs.enqueue();
-        let first_id = bytes.iter().max().map_or(0, |&largest| largest + 1);
-        Self { words, pairs, merges: Vec::new(), first_id, vocab_size }
+        trainer.pairs.enqueue();
+        trainer
+    }
+
+    fn empty(first_id: u32, vocab_size: usize) -> Self {
+        let words = Words { ids: Vec::new(), starts: Vec::new(), lengths: Vec::new(), counts: Vec::new() };
+        Self { words, pairs: Pairs::default(), merges: Vec::new(), first_id, vocab_size }
+    }
+
+    fn add(&mut self, ids: impl Iterator<Item = u32>, count: u64) {
+        let (start, count) = (self.words.ids.len(), count as i64);
+        self.words.ids.extend(ids);
+        let length = self.words.ids.len() - start;
+        if length < 2 {
+            return self.words.ids.truncate(start);
+        }
+        let number = u32::try_from(self.words.counts.len()).expect("fewer than 2^32 distinct words");
+        self.words.starts.push(start);
+        self.words.lengths.push(length);
+        self.words.counts.push(count);
+        for pair in self.words.ids[start..].windows(2) {
+            self.pairs.add((pair[0], pair[1]), count, number);
+        }
     }
 
     /// Merges one pair. False when there is none left to merge, or the vocabulary is full.
@@ -91,10 +123,24 @@ impl Trainer {
         true
     }
 
-    /// The pairs merged so far; the first made the id behind the largest of a byte, and so on.
+    /// The pairs merged so far; the first made the first new id, and so on.
     pub fn merges(&self) -> &[Pair] {
         &self.merges
     }
+}
+
+/// What is left of a word between the reserved strings in it.
+fn without<'a>(word: &'a str, reserved: &[String]) -> Vec<&'a str> {
+    let mut parts = vec![word];
+    if !reserved.iter().filter_map(|string| string.chars().next()).any(|first| word.contains(first)) {
+        return parts;
+    }
+    for string in reserved.iter().filter(|string| !string.is_empty()) {
+        if parts.iter().any(|part| part.contains(string.as_str())) {
+            parts = parts.iter().flat_map(|part| part.split(string.as_str())).collect();
+        }
+    }
+    parts
 }
 
 impl Pairs {
@@ -188,7 +234,7 @@ mod tests {
 
     fn merges(words: &BTreeMap<Vec<u8>, u64>, vocab_size: usize) -> Vec<Pair> {
         let counted = words.iter().map(|(word, &count)| (word.as_slice().into(), count));
-        let mut trainer = Trainer::new(counted, &bytes(), vocab_size);
+        let mut trainer = Trainer::of_bytes(counted, &bytes(), vocab_size);
         while trainer.merge() {}
         trainer.merges().to_vec()
     }
@@ -238,6 +284,24 @@ mod tests {
             }
             prop_assert_eq!(tokens.iter().collect::<BTreeSet<_>>().len(), tokens.len());
         }
+    }
+
+    #[test]
+    fn a_character_without_an_id_ends_a_word() {
+        let words: [(Box<str>, u64); 2] = [("abéab".into(), 1), ("béa".into(), 5)];
+        let ids = HashMap::from([('a', 10), ('b', 11)]);
+        let mut trainer = Trainer::of_characters(words.into_iter(), &ids, &[], 12, 100);
+        while trainer.merge() {}
+        assert_eq!(trainer.merges(), [(10, 11)]);
+    }
+
+    #[test]
+    fn no_token_is_a_reserved_string() {
+        let words: [(Box<str>, u64); 1] = [("<s>ss".into(), 9)];
+        let ids = HashMap::from([('<', 10), ('s', 11), ('>', 12)]);
+        let mut trainer = Trainer::of_characters(words.into_iter(), &ids, &["<s>".into()], 13, 100);
+        while trainer.merge() {}
+        assert_eq!(trainer.merges(), [(11, 11)]);
     }
 
     #[test]
