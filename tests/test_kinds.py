@@ -444,3 +444,23 @@ def test_a_tokenizer_json_takes_the_place_of_another_kind(shapes, tmp_path):
     piece_tokenizer("unigram", tmp_path)
     one = like(shapes, "llama-2", tmp_path, "-v", "400")
     assert isinstance(one.library, Library) and not (tmp_path / "tokenizer.model").exists()
+
+
+def test_the_examples_of_the_page(shapes, tmp_path, monkeypatch):
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    Path("llama-2").symlink_to(shapes / "llama-2")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(Source("stories:200").documents()), model_prefix="own", model_type="bpe",
+        vocab_size=400, minloglevel=3, normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    page = (Path(__file__).parents[1] / "docs" / "tokenizers.md").read_text()
+    commands = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ suite ")]
+    sizes: dict[str, int] = {}
+    for verb, *arguments in commands:
+        call(verb.replace("-", "_"), *arguments)
+        sizes[arguments[-1]] = tokenizer.load(Path(arguments[-1])).vocab_size
+    assert [Path(folder).name for folder in sizes] == ["stories", "like", "unigram", "pieces", "own", "llama-2-pad"]
+    assert list(sizes.values())[:4] == [1000] * 4
+    assert Path("tokenizers/own/tokenizer.json").is_file() and not Path("tokenizers/unigram/tokenizer.json").exists()
