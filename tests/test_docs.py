@@ -10,6 +10,7 @@ import pytest
 from conftest import run_suite
 from suite.__main__ import VERBS
 from suite.base.config import _unwrapped
+from suite.data.config import CorpusConfig, load_corpus
 from suite.training.config import RunConfig, SuiteSection
 
 HOME = Path(__file__).parents[1]
@@ -28,6 +29,21 @@ def test_every_config_key_is_described():
     text = (HOME / "docs" / "config.md").read_text()
     described = set(re.findall(r"`\[?([a-z0-9_]+)\]?`", text)) | {"type"}
     assert not (keys(RunConfig) | keys(SuiteSection)) - described
+    data = set(re.findall(r"`\[?([a-z0-9_]+)\]?`", text.partition("# Data configs")[2])) | {
+        "source",
+        "mixture",
+        "tokens",
+    }
+    assert not keys(CorpusConfig) - data - {"tokenizer"}
+
+
+def test_the_examples_of_data_configs_are_valid(tmp_path):
+    examples = re.findall(r"```toml\n(.*?)```", (HOME / "docs" / "corpus.md").read_text(), re.S)
+    assert len(examples) > 3
+    for example in examples:
+        text = example.replace("configs/data", str(HOME / "configs" / "data"))
+        (tmp_path / "example.toml").write_text(text)
+        assert load_corpus([str(tmp_path / "example.toml")], {}).members()
 
 
 def test_the_readme_names_paths_that_exist():

@@ -144,6 +144,12 @@ def text_hashes(data: Any, starts: Any, stops: Any) -> bytes:
 def jsonl_texts(data: Any, field: str) -> tuple[bytes, bytes] | None:
     """A field's texts and their int64 edges; None when a line is not a table with a text there."""
 
+def join_texts(between: Sequence[bytes], columns: Sequence[tuple[Any, Any, Any]]) -> tuple[bytes, bytes]:
+    """Row by row `between[0] column 0 between[1] ... between[-1]`: texts and their int64 edges.
+
+    ValueError: columns of different lengths, or not one more piece between them than there are columns.
+    """
+
 def csv_header(data: Any, separator: int, last: bool) -> tuple[list[bytes], int] | None:
     """The first row and the bytes taken; None while it is not all there, or nothing is. ValueError: no such row."""
 

@@ -30,8 +30,11 @@ class Section(BaseModel):
 
 
 # Keys of which a config has one: a later layer's choice takes the place of an earlier one's.
+_COLUMNS = frozenset({"feature", "template"})
 _EXCLUSIVE: dict[tuple[str, ...], tuple[frozenset[str], ...]] = {
-    ("budget",): (frozenset({"steps", "epochs", "tokens"}),)
+    ("budget",): (frozenset({"steps", "epochs", "tokens"}),),
+    ("source",): (_COLUMNS,),
+    ("mixture", "*"): (_COLUMNS, frozenset({"weight", "share"})),
 }
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -60,15 +63,15 @@ def load_layers(
     merged: dict[str, Any] = {}
     origins: Origins = {}
     if under:
-        _merge(merged, under[0], (), under[1], origins)
+        merge(merged, under[0], (), under[1], origins)
     for file in files:
-        _merge(merged, _load_toml(file, ()), (), str(file), origins)
+        merge(merged, _load_toml(file, ()), (), str(file), origins)
     for override in overrides:
         path, value = parse_override(override)
         layer: Any = value
         for key in reversed(path):
             layer = {key: layer}
-        _merge(merged, layer, (), override, origins)
+        merge(merged, layer, (), override, origins)
     return merged, origins
 
 
@@ -89,8 +92,8 @@ def _load_toml(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{file}: extends: expected a file name or a list of them")
     merged: dict[str, Any] = {}
     for parent in parents:
-        _merge(merged, _load_toml(file.parent / parent, (*seen, file.resolve())), (), "", {})
-    _merge(merged, table, (), "", {})
+        merge(merged, _load_toml(file.parent / parent, (*seen, file.resolve())), (), "", {})
+    merge(merged, table, (), "", {})
     return merged
 
 
@@ -100,10 +103,9 @@ def _nearest_file(file: Path) -> str:
     return f"; did you mean {file.with_name(near[0])}?" if near else ""
 
 
-def _merge(
-    target: dict[str, Any], layer: Mapping[str, Any], at: tuple[str, ...], origin: str, origins: Origins
-) -> None:
-    for group in _EXCLUSIVE.get(at, ()):
+def merge(target: dict[str, Any], layer: Mapping[str, Any], at: tuple[str, ...], origin: str, origins: Origins) -> None:
+    """Lays a layer over the table that stands at `at` of a config: later keys win, sections are merged key by key."""
+    for group in _EXCLUSIVE.get(at) or _EXCLUSIVE.get((*at[:-1], "*"), ()):
         if not group.isdisjoint(layer):
             for key in group:
                 target.pop(key, None)  # one kind of budget replaces another
@@ -113,7 +115,7 @@ def _merge(
         if isinstance(value, Mapping):
             if not isinstance(target.get(key), dict):
                 target[key] = {}
-            _merge(target[key], value, (*at, key), origin, origins)
+            merge(target[key], value, (*at, key), origin, origins)
         else:
             target[key] = value
         origins[(*at, key)] = origin
@@ -159,6 +161,8 @@ def _unwrapped(annotation: Any) -> list[type[BaseModel]]:
         return _unwrapped(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [model for option in typing.get_args(annotation) for model in _unwrapped(option)]
+    if typing.get_origin(annotation) is dict:
+        return _unwrapped(typing.get_args(annotation)[1])
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
@@ -186,8 +190,9 @@ def _tag(model: type[BaseModel]) -> Any:
 def _fields(kind: type[BaseModel], path: Sequence[str], location: Sequence[Any]) -> list[str]:
     models = [kind]
     for part in path:
-        models = [found for model in models if part in model.model_fields
-                  for found in _unwrapped(model.model_fields[part].annotation)]  # fmt: skip
+        if any(part in model.model_fields for model in models):  # else it is a name in a table of sections
+            models = [found for model in models if part in model.model_fields
+                      for found in _unwrapped(model.model_fields[part].annotation)]  # fmt: skip
     tagged = [model for model in models if _tag(model) in location] or models
     return [name for model in tagged for name in model.model_fields]
 

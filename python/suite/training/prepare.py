@@ -11,9 +11,10 @@ from suite.base.progress import bar
 from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
 from suite.data.encode import Shape
+from suite.data.mix import text_source, texts_of
 from suite.data.pack import Work
 from suite.data.shards import Tokens
-from suite.data.source import Source
+from suite.data.source import TextSource
 from suite.data.tokenizer import Tokenizer
 from suite.training.config import RunConfig
 
@@ -32,6 +33,12 @@ def _slices(config: RunConfig) -> dict[str, str]:
     return {"train": config.data.split, "validation": config.data.validation_split}
 
 
+def _source(config: RunConfig, split: str) -> TextSource:
+    data = config.data
+    assert data.source is not None
+    return text_source(data.source, split, feature=data.feature, separator=data.separator)
+
+
 def missing_splits(config: RunConfig) -> list[str]:
     """The splits that are still to be made. Raises TokensError when one that is there was made from other text than
     the config says, ConfigError when one is missing and there is no source to make it from."""
@@ -42,7 +49,7 @@ def missing_splits(config: RunConfig) -> list[str]:
     missing = [name for name in slices if sealed is None or name not in sealed.splits]
     if sealed is not None and data.source is not None:
         for name in slices.keys() - missing:
-            _check_source(sealed, name, Source(data.source, data.feature, slices[name], data.separator))
+            _check_source(sealed, name, _source(config, slices[name]))
     if missing and data.source is None:
         if sealed is None:
             shards.read(folder)  # says what is wrong with the folder
@@ -62,12 +69,12 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
     with locked(home):
         if not tokenizer.is_there(home):
             say(f"training a tokenizer of {data.vocab_size} tokens on {data.source} {data.tokenizer_split}")
-            source = Source(data.source, data.feature, data.tokenizer_split, data.separator)
+            texts = texts_of(_source(config, data.tokenizer_split))
             with bar("training on", "MB") as advance:
-                tokenizer.save(tokenizer.train(source.texts(), data.vocab_size, advance), home)
+                tokenizer.save(tokenizer.train(texts, data.vocab_size, advance), home)
     encoder = tokenizer.load(home)
     for name in missing:
-        source = Source(data.source, data.feature, _slices(config)[name], data.separator)
+        source = _source(config, _slices(config)[name])
         say(f"tokenizing {data.source} {source.split}")
         with bar("tokenizing", "blocks") as advance:
             tokens, _ = pack.tokenize(
@@ -83,7 +90,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
         say(f"{folder}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows")
 
 
-def _check_source(tokens: Tokens, name: str, source: Source) -> None:
+def _check_source(tokens: Tokens, name: str, source: TextSource) -> None:
     """Raises TokensError when a split that is there was made from other text than the config says.
 
     The same words are enough, so that a node without a network trains on tokens that are there, whatever the commit

@@ -7,6 +7,7 @@ pub mod error;
 pub mod find;
 pub mod hash;
 pub mod index;
+pub mod join;
 pub mod jsonl;
 pub mod kernels;
 pub mod order;

@@ -4,6 +4,7 @@ mod bpe;
 mod data;
 mod kernels;
 mod stories;
+mod texts;
 mod train;
 
 use pyo3::prelude::*;
@@ -14,6 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     data::register(module)?;
     kernels::register(module)?;
     stories::register(module)?;
+    texts::register(module)?;
     train::register(module)?;
     Ok(())
 }
