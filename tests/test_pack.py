@@ -192,7 +192,7 @@ def test_tokenized_documents_are_the_definition(corpus, tokenizer_dir, tmp_path)
     assert tokens.rows("train").tolist() == slow_rows(ids, 16, 0)
     entry = tokens.split("train")
     assert (entry.documents, entry.tokens) == (300, sum(map(len, ids)) + 300)
-    whole = tokens.documents("train")
+    whole = list(tokens.documents("train"))
     assert [encoder.decode(document[:-1]) for document in whole] == documents[: len(whole)]
     assert len(whole) >= 298  # only what was in the dropped tail is missing
 

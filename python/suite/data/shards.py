@@ -1,23 +1,34 @@
 """Token folders: one manifest, a split per entry, shards of rows.
 
 A split is sealed when its entry stands in manifest.json, which is replaced whole once that split's shards are
-written. Reading checks every shard against its SHA-256 before a single token is used.
+written. Reading checks every shard against its SHA-256 before a single token is used, decodes it once per machine into
+the cache (data/cache.py), and maps that: a process does not hold the tokens, and runs share them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from suite import _core
 from suite.base.errors import SealError, TokensError
-from suite.base.store import FORMAT, MANIFEST, check_format, read_json, write_json
+from suite.base.store import FORMAT, MANIFEST, check_format, read_json, sha256_of, write_json
+from suite.data import cache, lists
 from suite.data.tokenizer import Tokenizer
 
 KIND = "tokens"
+COLUMN = "tokens"  # of the shards that we write
+ROWS_AT_ONCE = 256  # put together to find documents
+RowsAs = Literal["stream", "made elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -30,22 +41,29 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """One split's entry. Counts are of documents, stream tokens (<eos> included, <bos> not) and rows."""
+    """One split's entry. Counts are of documents, stream tokens (<eos> included, <bos> not) and rows.
+
+    None is what nobody knows of rows made elsewhere.
+    """
 
     source: str
     slice: str
     fingerprint: str
-    documents: int
-    text_bytes: int
-    tokens: int
+    documents: int | None
+    text_bytes: int | None
+    tokens: int | None
     rows: int
-    dropped_tokens: int
+    dropped_tokens: int | None
     shards: tuple[Shard, ...]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A token folder as its manifest describes it."""
+    """A token folder as its manifest describes it.
+
+    rows_as says what its rows are: cut from the stream of all documents, or as someone else made them (`suite seal`),
+    whose overlap and rows_per_shard mean nothing and whose column has any name.
+    """
 
     folder: Path
     tokenizer_sha256: str
@@ -57,6 +75,8 @@ class Tokens:
     overlap: int
     rows_per_shard: int
     splits: dict[str, Split]
+    rows_as: RowsAs = "stream"
+    column: str = COLUMN
 
     def header(self) -> dict[str, Any]:
         """What all splits of a folder share."""
@@ -70,11 +90,18 @@ class Tokens:
                 "eos": self.eos,
                 "pad": self.pad,
             },
-            "dtype": "uint16" if self.vocab_size <= 1 << 16 else "uint32",
+            "dtype": self.dtype.name,
             "seq_len": self.seq_len,
             "overlap": self.overlap,
             "rows_per_shard": self.rows_per_shard,
+            "rows_as": self.rows_as,
+            "column": self.column,
         }
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of ids in memory, which shards and manifest follow."""
+        return np.dtype(np.uint32 if self.vocab_size > 1 << 16 else np.uint16)
 
     def write(self) -> None:
         write_json(
@@ -98,43 +125,102 @@ class Tokens:
             )
 
     def rows(self, name: str) -> np.ndarray:
-        """All rows of a split, [rows, seq_len] of uint16 or uint32, every shard checked against its hash."""
+        """All rows of a split, [rows, seq_len] of uint16 or uint32: a read-only map of the cache.
+
+        Raises TokensError for a shard that is missing or differs from its hash, for one that holds anything but such
+        rows, and when there is no room to decode them.
+        """
         split = self.split(name)
         if sum(shard.rows for shard in split.shards) != split.rows:
             raise TokensError(
                 f"{self.folder / MANIFEST}: split {name!r} has {split.rows} rows, its shards do not add up"
             )
-        wide = self.vocab_size > 1 << 16
-        rows = np.empty((split.rows, self.seq_len), np.uint32 if wide else np.uint16)
-        first = 0
         for shard in split.shards:
-            path = self.folder / shard.name
-            if not path.is_file():
-                raise TokensError(f"{path}: missing, though the manifest lists it; tokenize again")
-            try:
-                data = _core.read_shard(path, self.seq_len, wide, shard.sha256)
-            except (ValueError, OSError) as error:
-                raise TokensError(str(error)) from None
-            part = np.frombuffer(data, rows.dtype).reshape(-1, self.seq_len)
-            if len(part) != shard.rows:
-                raise TokensError(f"{path}: {len(part)} rows, the manifest says {shard.rows}")
-            if part.size and int(part.max()) >= self.vocab_size:
-                raise TokensError(f"{path}: token id {int(part.max())} is beyond the vocabulary of {self.vocab_size}")
-            rows[first : first + len(part)] = part
-            first += len(part)
+            if not (self.folder / shard.name).is_file():
+                raise TokensError(f"{self.folder / shard.name}: missing, though the manifest lists it; tokenize again")
+        names, by_name = [shard.name for shard in split.shards], {shard.name: shard for shard in split.shards}
+
+        def decode(rows: np.ndarray) -> None:
+            parts = np.split(rows, np.cumsum([shard.rows for shard in split.shards])[:-1])
+            _in_threads(self._decode, list(zip(split.shards, parts, strict=True)))
+            cache.check_once(self.folder, names, lambda left: None)  # they are checked
+
+        def check(left: Sequence[str]) -> None:
+            _in_threads(self._check, [(by_name[name],) for name in left])
+
+        shape = (split.rows, self.seq_len)
+        rows = cache.mapped(self._key(split), shape, self.dtype, f"{self.folder}: split {name!r}", decode)
+        cache.check_once(self.folder, names, check)
         return rows
 
-    def documents(self, name: str) -> list[np.ndarray]:
+    def _key(self, split: Split) -> str:
+        """A hash of all that decoded rows depend on, and of nothing else: not of where they lie."""
+        shards = [(shard.sha256, shard.rows) for shard in split.shards]
+        content = [1, self.rows_as, self.column, self.dtype.name, self.vocab_size, self.seq_len, shards]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _check(self, shard: Shard) -> None:
+        path = self.folder / shard.name
+        found = sha256_of(path)
+        if found != shard.sha256:
+            raise TokensError(
+                f"{path}: SHA-256 is {found}, the manifest says {shard.sha256}: the file was damaged or replaced; "
+                "make it again"
+            )
+
+    def _decode(self, shard: Shard, rows: np.ndarray) -> None:
+        path = self.folder / shard.name
+        if self.rows_as == "made elsewhere":
+            self._check(shard)
+            first = 0
+            for batch in lists.batches(path, self.column, self.seq_len, self.vocab_size):
+                if first + len(batch) <= len(rows):
+                    rows[first : first + len(batch)] = batch
+                first += len(batch)
+            if first != len(rows):
+                raise TokensError(f"{path}: {first} rows, the manifest says {len(rows)}")
+            return
+        try:
+            _core.read_shard_into(path, self.seq_len, self.vocab_size, shard.sha256, rows)
+        except (ValueError, OSError) as error:
+            raise TokensError(str(error)) from None
+
+    def documents(self, name: str) -> Iterator[np.ndarray]:
         """The whole documents of a split, each its ids with <eos>: the rows' stream put together and cut at <eos>.
 
-        What follows the last whole document is left out, because its end was dropped with the tail.
+        What follows the last whole document is left out, because its end was dropped with the tail. Of rows made
+        elsewhere nobody knows how they follow each other: there a document is what stands between two <eos> of one row.
         """
         rows = self.rows(name)
-        if not len(rows):
-            return []
-        stream = np.concatenate([rows[:-1, 1 : self.seq_len - self.overlap].reshape(-1), rows[-1, 1:]])
-        ends = np.flatnonzero(stream == self.eos) + 1
-        return np.split(stream[: ends[-1]], ends[:-1]) if len(ends) else []
+        if self.rows_as == "made elsewhere":
+            for row in rows:
+                ends = np.flatnonzero(row == self.eos) + 1
+                yield from (row[a:b] for a, b in pairwise(ends) if b - a > 1)
+            return
+        begun: list[np.ndarray] = []  # the document that goes on
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[first : first + ROWS_AT_ONCE]
+            stream = part[:, 1 : self.seq_len - self.overlap].reshape(-1)
+            if first + len(part) == len(rows):
+                stream = np.concatenate([stream, part[-1, self.seq_len - self.overlap :]])
+            *whole, rest = np.split(stream, np.flatnonzero(stream == self.eos) + 1)
+            if whole:
+                yield np.concatenate([*begun, whole[0]])
+                yield from whole[1:]
+                begun = []
+            begun.append(rest)
+
+
+def _in_threads(work: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
+    """Makes the calls in as many threads as there are cores; the first error, in the calls' order, is raised."""
+    with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
+        waiting = [pool.submit(work, *arguments) for arguments in calls]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # waits for those under way: they write into the caller's memory
+            raise
 
 
 def read(folder: Path) -> Tokens:
@@ -165,6 +251,8 @@ def read(folder: Path) -> Tokens:
                 name: Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
                 for name, entry in content["splits"].items()
             },
+            rows_as=content.get("rows_as", "stream"),
+            column=content.get("column", COLUMN),
         )
     except SealError as error:
         raise TokensError(str(error)) from None

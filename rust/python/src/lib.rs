@@ -3,6 +3,7 @@
 mod bpe;
 mod data;
 mod kernels;
+mod shards;
 mod stories;
 mod train;
 
@@ -13,6 +14,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     bpe::register(module)?;
     data::register(module)?;
     kernels::register(module)?;
+    shards::register(module)?;
     stories::register(module)?;
     train::register(module)?;
     Ok(())
