@@ -10,6 +10,7 @@ VERBS = {
     "demo": "train the demo suite, from text to stories",
     "train-tokenizer": "text -> tokenizer",
     "tokenize": "text -> token shards",
+    "seal": "token parquet made elsewhere -> token shards",
     "train": "token shards -> checkpoints, from TOML",
     "generate": "checkpoint -> text",
 }

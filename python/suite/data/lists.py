@@ -78,7 +78,7 @@ def _rows(lists: Any, path: Path, column: str, first: int, seq_len: int, vocab_s
         lengths = np.diff(lists.offsets.to_numpy())
     other = np.flatnonzero(lengths != seq_len)
     if len(other):
-        raise refuse(int(other[0]), f"has {lengths[other[0]]} tokens, the rows before it {seq_len}")
+        raise refuse(int(other[0]), f"has {lengths[other[0]]} tokens, expected {seq_len} as the rows before it")
     values = lists.flatten()
     if values.null_count:
         at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])

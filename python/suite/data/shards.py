@@ -142,11 +142,11 @@ class Tokens:
 
         def decode(rows: np.ndarray) -> None:
             parts = np.split(rows, np.cumsum([shard.rows for shard in split.shards])[:-1])
-            _in_threads(self._decode, list(zip(split.shards, parts, strict=True)))
+            in_threads(self._decode, list(zip(split.shards, parts, strict=True)))
             cache.check_once(self.folder, names, lambda left: None)  # they are checked
 
         def check(left: Sequence[str]) -> None:
-            _in_threads(self._check, [(by_name[name],) for name in left])
+            in_threads(self._check, [(by_name[name],) for name in left])
 
         shape = (split.rows, self.seq_len)
         rows = cache.mapped(self._key(split), shape, self.dtype, f"{self.folder}: split {name!r}", decode)
@@ -211,15 +211,14 @@ class Tokens:
             begun.append(rest)
 
 
-def _in_threads(work: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
-    """Makes the calls in as many threads as there are cores; the first error, in the calls' order, is raised."""
+def in_threads(work: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The calls' results, made in as many threads as there are cores; the first error in the calls' order is raised."""
     with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
         waiting = [pool.submit(work, *arguments) for arguments in calls]
         try:
-            for one in waiting:
-                one.result()
+            return [one.result() for one in waiting]
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # waits for those under way: they write into the caller's memory
+            pool.shutdown(cancel_futures=True)  # waits for those under way: they may write into the caller's memory
             raise
 
 
