@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,7 @@ def test_a_model_trains_on_them(tmp_path, tiny_root, ids, encoder):
     call("train", tmp_path / "llama.toml", f"root={tmp_path}", "budget.steps=4", "name=run")
     records = read_records(tmp_path / "runs" / "run" / METRICS)
     assert len([one for one in records if "train/loss" in one]) == 4
+    assert "batches" not in [thread.name for thread in threading.enumerate()]
     # A shard damaged between two runs, of a set whose rows are in the cache.
     path = tmp_path / "tokens" / "set" / "data" / "train-00001-of-00002-3c4d.parquet"
     path.write_bytes(path.read_bytes().replace(b"PAR1", b"PAR2"))

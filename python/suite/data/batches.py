@@ -105,7 +105,7 @@ def _in_memory(rows: np.ndarray) -> Callable[[np.ndarray], Callable[[], torch.Te
 def _onto_gpu(rows: np.ndarray, device: str) -> Callable[[np.ndarray], Callable[[], torch.Tensor]]:
     import torch
 
-    # The current device is a thread's own: name it here, in the thread that trains.
+    # Which device is current is each thread's own affair: name the one of the thread that trains.
     place = torch.device(device)
     place = torch.device("cuda", torch.cuda.current_device()) if place.index is None else place
     stream = torch.cuda.Stream(place)
@@ -116,17 +116,16 @@ def _onto_gpu(rows: np.ndarray, device: str) -> Callable[[np.ndarray], Callable[
 
     def batch_of(numbers: np.ndarray) -> Callable[[], torch.Tensor]:
         nonlocal turn
-        if not buffers:
-            for _ in range(2):
-                page_locked = torch.empty(
-                    (len(numbers), rows.shape[1]), dtype=torch.int16 if signed.itemsize == 2 else torch.int32
-                ).pin_memory()
-                buffers.append((page_locked, torch.cuda.Event()))
-        buffer, copied = buffers[turn]
-        turn = 1 - turn
-        copied.synchronize()  # its last batch has left it
-        _gather(rows.view(signed), numbers, buffer.numpy())
-        with torch.cuda.stream(stream):
+        with torch.cuda.device(place), torch.cuda.stream(stream):
+            if not buffers:
+                kind = torch.int16 if signed.itemsize == 2 else torch.int32
+                for _ in range(2):
+                    page_locked = torch.empty((len(numbers), rows.shape[1]), dtype=kind, pin_memory=True)
+                    buffers.append((page_locked, torch.cuda.Event()))
+            buffer, copied = buffers[turn]
+            turn = 1 - turn
+            copied.synchronize()  # its last batch has left it
+            _gather(rows.view(signed), numbers, buffer.numpy())
             narrow_BT = buffer[: len(numbers)].to(place, non_blocking=True)
             copied.record(stream)
             ids_BT = narrow_BT.to(torch.int64) & mask

@@ -50,8 +50,8 @@ def root() -> Path:
         if not _usable(folder):
             raise TokensError(f"{folder}: cannot be written; set SUITE_CACHE to a folder that can")
         return folder
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "suite"
-    if usual.is_absolute() and _usable(usual):
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "suite"  # noqa: PTH111
+    if usual.is_absolute() and _usable(usual):  # without a home `~` stays as it is, where Path would raise
         return usual
     # Names there are anyone's to take: the folder must be ours and nobody else's.
     folder = Path(tempfile.gettempdir()) / f"suite-cache-{os.getuid()}"

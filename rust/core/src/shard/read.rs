@@ -4,8 +4,9 @@
 //! compared with the one pattern they can have, run by run, and its ids are put together from their byte streams. What
 //! is left is zstd and SHA-256. tests/shards.rs holds the parquet crate's reader beside it, and breaks bytes.
 //!
-//! No bytes whatever make it panic, read past an end or set aside more memory than the rows that the caller expects:
-//! all indexing is checked, and what a header claims is compared with what there is before it is believed.
+//! No bytes whatever make it panic, read past an end or set aside more memory than a few times the file and the rows
+//! that the caller expects: all indexing is checked, and what a header claims is compared with what there is before it
+//! is believed.
 
 use super::thrift::{Value, read_struct, varint};
 use super::{Error, Id, Result, bad, io_error, to_hex};
@@ -19,6 +20,8 @@ type Claim<T> = std::result::Result<T, String>;
 const MAGIC: &[u8] = b"PAR1";
 /// A group of rows takes about 150 bytes of the footer, and a shard has a few thousand groups at most.
 const MAX_FOOTER: usize = 1 << 24;
+/// A page's header takes about 30 bytes.
+const MAX_HEADER: usize = 1 << 10;
 
 // Numbers of parquet's format (parquet.thrift).
 const INT32: i64 = 1;
@@ -106,9 +109,10 @@ impl<'a> Shard<'a> {
         }
         let body = &data[..data.len() - footer.len() - 8];
         let mut groups = Vec::new();
-        let mut rows = 0usize;
+        let (mut rows, mut from) = (0usize, MAGIC.len());
         for group in meta.list(4).ok_or("its footer has no row groups")? {
-            let (num_rows, pages) = chunk(group, body, seq_len)?;
+            let (num_rows, pages);
+            (num_rows, pages, from) = chunk(group, body, from, seq_len)?;
             rows = rows.checked_add(num_rows).ok_or("its row groups claim too many rows")?;
             groups.push((num_rows, pages));
         }
@@ -128,7 +132,8 @@ impl<'a> Shard<'a> {
             let mut pages = pages;
             let (mut at, tokens) = (0, rows * self.seq_len);
             while at < tokens {
-                let (header, taken) = read_struct(pages).ok_or("the header of a page is damaged")?;
+                let header = read_struct(&pages[..pages.len().min(MAX_HEADER)]);
+                let (header, taken) = header.ok_or("the header of a page is damaged")?;
                 let header = PageHeader::of(&header)?;
                 let packed = pages.get(taken..taken.saturating_add(header.packed)).ok_or("a page is cut short")?;
                 pages = &pages[taken + header.packed..];
@@ -186,8 +191,8 @@ fn is_our_schema<T: Id>(meta: &Value) -> bool {
         })
 }
 
-/// The rows of a row group and the bytes of its pages.
-fn chunk<'a>(group: &Value, body: &'a [u8], seq_len: usize) -> Claim<(usize, &'a [u8])> {
+/// The rows of a row group, the bytes of its pages, which lie behind `from`, and where they end.
+fn chunk<'a>(group: &Value, body: &'a [u8], from: usize, seq_len: usize) -> Claim<(usize, &'a [u8], usize)> {
     let [column] = group.list(1).unwrap_or_default() else { return Err("a row group has not one column".into()) };
     let meta = column.field(3).ok_or("a row group does not say where its pages are")?;
     let claim = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok());
@@ -202,8 +207,9 @@ fn chunk<'a>(group: &Value, body: &'a [u8], seq_len: usize) -> Claim<(usize, &'a
     if rows.checked_mul(seq_len) != Some(values) {
         return Err(format!("its rows do not all have {seq_len} tokens"));
     }
-    let pages = body.get(start..start.saturating_add(length)).ok_or("a row group lies outside of the file")?;
-    Ok((rows, pages))
+    let stop = start.saturating_add(length);
+    let pages = body.get(start..stop).filter(|_| start >= from);
+    Ok((rows, pages.ok_or("a row group does not lie behind the one before it, inside the file")?, stop))
 }
 
 struct PageHeader {
@@ -291,47 +297,4 @@ fn runs(mut data: &[u8], count: usize, expected: impl Fn(usize, usize, bool) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn collected(data: &[u8], count: usize) -> Option<Vec<bool>> {
-        let found = std::cell::RefCell::new(Vec::new());
-        runs(data, count, |first, length, level| {
-            assert_eq!(first, found.borrow().len());
-            found.borrow_mut().extend(std::iter::repeat_n(level, length));
-            true
-        })?;
-        Some(found.into_inner())
-    }
-
-    #[test]
-    fn levels_are_runs_and_packed_bits() {
-        // Ten times 1, then one group of bits of which five are wanted.
-        assert_eq!(
-            collected(&[20, 1, 3, 0b0000_0110], 15),
-            Some([[true; 10].as_slice(), &[false, true, true, false, false]].concat())
-        );
-        assert_eq!(collected(&[20, 1], 11), None, "too few");
-        assert_eq!(collected(&[24, 1], 11), None, "too many");
-        assert_eq!(collected(&[20, 1, 0], 10), None, "a byte more");
-        assert_eq!(collected(&[0, 1, 20, 1], 10), None, "an empty run");
-        assert_eq!(collected(&[20, 2], 10), None, "no level of one bit");
-    }
-
-    proptest! {
-        #[test]
-        fn no_page_makes_it_panic(page in proptest::collection::vec(0u8..6, 0..60), at in 0usize..9, count in 1usize..9, seq_len in 1usize..5) {
-            if let Ok(values) = values_of(&page, at, count, seq_len) {
-                prop_assert_eq!(values.len(), 4 * count);
-            }
-        }
-
-        #[test]
-        fn no_levels_make_it_panic(data in proptest::collection::vec(any::<u8>(), 0..12), count in 0usize..100) {
-            if let Some(levels) = collected(&data, count) {
-                prop_assert_eq!(levels.len(), count);
-            }
-        }
-    }
-}
+mod tests;

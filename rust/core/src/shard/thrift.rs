@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
                 if depth > MAX_DEPTH || count > self.left.len() {
                     return None; // every element takes a byte at least
                 }
-                let mut values = Vec::with_capacity(count);
+                let mut values = Vec::with_capacity(count.min(64)); // it grows by what is there
                 for _ in 0..count {
                     values.push(self.value(header & 0xf, depth + 1)?);
                 }
