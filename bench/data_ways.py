@@ -20,7 +20,7 @@ Work = Callable[[], dict[str, float] | None]
 def suite(text: Path, tokenizer_dir: Path, cores: int, out: Path) -> Work:
     import pyarrow.parquet  # noqa: F401
 
-    from suite.data import pack, tokenizer
+    from suite.data import encode, pack, tokenizer
     from suite.data.source import Source
     from suite.tokenize import way_of_working
 
@@ -28,7 +28,7 @@ def suite(text: Path, tokenizer_dir: Path, cores: int, out: Path) -> Work:
 
     def run() -> None:
         work = way_of_working("local", cores)
-        pack.tokenize(Source(str(text)), tokenizer.load(tokenizer_dir), out, pack.Shape(SEQ_LEN), work, name="train")
+        pack.tokenize(Source(str(text)), tokenizer.load(tokenizer_dir), out, encode.Shape(SEQ_LEN), work, name="train")
 
     return run
 

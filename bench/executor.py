@@ -20,6 +20,7 @@ from pathlib import Path
 from rows import Row, arguments, show
 
 from suite.data import pack, stories, tokenizer
+from suite.data.encode import Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.data.stories import StoriesSpec
@@ -62,7 +63,7 @@ def seconds_of_tokenizing(home: Path, work: pack.Work) -> float:
     with tempfile.TemporaryDirectory() as out:
         began = time.monotonic()
         source = Source(str(home / "text.jsonl"))
-        pack.tokenize(source, encoder, Path(out), pack.Shape(512), work, name="train", block_bytes=4 << 20)
+        pack.tokenize(source, encoder, Path(out), Shape(512), work, name="train", block_bytes=4 << 20)
         return time.monotonic() - began
 
 

@@ -45,7 +45,7 @@ def make_tokens(folder: Path, rows: int) -> Tokens:
         packer.push(np.minimum(np.searchsorted(edges, uniform), VOCAB - 1).astype(np.uint16))
     made, tokens = packer.finish()
     split = Split("bench", "train", "", None, None, tokens, rows, 0, tuple(Shard(*info) for info in made))
-    sealed = Tokens(folder, "", VOCAB, BOS, EOS, None, SEQ_LEN, 0, PER_SHARD, {"train": split})
+    sealed = Tokens(folder, "", VOCAB, BOS, EOS, None, SEQ_LEN, 0, PER_SHARD, "stream", {"train": split})
     sealed.write()
     return sealed
 

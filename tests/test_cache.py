@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from suite.base.errors import ConfigError, TokensError
-from suite.data import cache, shards
+from suite.data import cache, decode, shards
 from test_shards import sealed
 
 U16 = np.dtype(np.uint16)
@@ -56,9 +56,9 @@ def test_the_same_tokens_are_decoded_once_wherever_they_lie(tmp_path, home, monk
 def test_a_shard_damaged_after_it_was_decoded_is_still_an_error(tmp_path, home, monkeypatch):
     tokens = sealed(tmp_path / "one", STREAM)
     tokens.rows("train")
-    checked = []
-    before = shards.Tokens._check
-    monkeypatch.setattr(shards.Tokens, "_check", lambda self, shard: (checked.append(shard.name), before(self, shard)))
+    checked: list[str] = []
+    before = decode.check
+    monkeypatch.setattr(decode, "check", lambda path, sha256: (checked.append(path.name), before(path, sha256)))
     tokens.rows("train")
     assert checked == []
     path = tmp_path / "one" / "train-00001.parquet"

@@ -146,7 +146,7 @@ def test_checkpoint_steps(section, total, steps):
     ("budget", "steps"), [({"steps": 7}, 7), ({"epochs": 2.0}, 20), ({"tokens": 8 * 511 * 3 + 1}, 4)]
 )
 def test_budgets(budget, steps):
-    assert run_config(budget=budget).budget.num_steps(80, 8, 512) == steps
+    assert run_config(budget=budget).budget.num_steps(80, 8, 511) == steps
 
 
 def test_errors_survive_their_way_through_processes():

@@ -16,7 +16,7 @@ import unicode_classes
 from conftest import call, odd_documents
 from suite import _core
 from suite.base.special import SpecialIds
-from suite.data import encoder, pack, tokenizer
+from suite.data import encode, encoder, pack, tokenizer
 from suite.data.source import Source
 from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
@@ -140,7 +140,7 @@ def test_kinds_that_the_library_encodes(content, changes, reason):
 def test_a_difference_is_found_at_the_start_of_a_job_and_said(corpus, tokenizer_dir, tmp_path, monkeypatch, capsys):
     def tokens(folder: str) -> dict[str, bytes]:
         one = tokenizer.load(tokenizer_dir)
-        pack.tokenize(Source(str(corpus)), one, tmp_path / folder, pack.Shape(16), pack.one_pass(map), name="train")
+        pack.tokenize(Source(str(corpus)), one, tmp_path / folder, encode.Shape(16), pack.one_pass(map), name="train")
         return {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.parquet")}
 
     right = tokens("right")
@@ -151,10 +151,10 @@ def test_a_difference_is_found_at_the_start_of_a_job_and_said(corpus, tokenizer_
         return _core.Encoder(bytes_, [], add_prefix_space=False, eos=eos, wide=wide)
 
     monkeypatch.setattr(encoder, "make", wrong)
-    pack._loaded.cache_clear()
+    encode._loaded.cache_clear()
     assert tokens("fallen-back") == right
     assert "our encoder and the tokenizers library differ on this text" in capsys.readouterr().err
-    pack._loaded.cache_clear()
+    encode._loaded.cache_clear()
 
 
 def test_a_tokenizer_that_the_library_encodes_is_named(content, corpus, tmp_path):

@@ -17,7 +17,7 @@ from conftest import odd_documents
 from suite import _core
 from suite.base.errors import SourceError, TokensError
 from suite.data import pack, shards, tokenizer
-from suite.data.pack import Encoded, Shape
+from suite.data.encode import Encoded, Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.data.texts import Texts
@@ -179,7 +179,7 @@ def shuffled_results(function, items):
 def test_two_passes_give_the_same_shards(corpus, tokenizer_dir, tmp_path, anywhere, block_bytes):
     tokens = tokenized(corpus, tokenizer_dir, tmp_path, anywhere, two_passes, block_bytes=block_bytes)
     assert [(shard.name, shard.rows, shard.sha256[:16]) for shard in tokens.split("train").shards] == PINNED
-    assert not list(tmp_path.glob(".spill*"))
+    assert not list(tmp_path.glob(".part*"))
     one = tokenized(corpus, tokenizer_dir, tmp_path / "one", map)
     assert one.split("train") == tokens.split("train")
 
@@ -192,7 +192,7 @@ def test_tokenized_documents_are_the_definition(corpus, tokenizer_dir, tmp_path)
     assert tokens.rows("train").tolist() == slow_rows(ids, 16, 0)
     entry = tokens.split("train")
     assert (entry.documents, entry.tokens) == (300, sum(map(len, ids)) + 300)
-    whole = list(tokens.documents("train"))
+    whole = tokens.documents("train")
     assert [encoder.decode(document[:-1]) for document in whole] == documents[: len(whole)]
     assert len(whole) >= 298  # only what was in the dropped tail is missing
 

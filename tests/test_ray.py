@@ -19,7 +19,7 @@ from suite.base.errors import DivergedError, ExecutorError, TokensError
 from suite.base.store import hold
 from suite.base.tracker import METRICS, read_records
 from suite.data import pack, spill, tokenizer
-from suite.data.pack import Shape
+from suite.data.encode import Shape
 from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.executor import choose, local, nodes
@@ -51,7 +51,7 @@ def test_auto_is_ray_in_a_job_and_for_several_workers(monkeypatch):
 def tokens_by(work, corpus: Path, tokenizer_dir: Path, folder: Path) -> dict[str, bytes]:
     shape, encoder = Shape(16, rows_per_shard=150), tokenizer.load(tokenizer_dir)
     pack.tokenize(Source(str(corpus)), encoder, folder, shape, work, name="train", block_bytes=3000)
-    assert not list(folder.glob(".spill*"))
+    assert not list(folder.glob(".part*"))
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".parquet", ".json")}
 
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import call
 from suite.base.errors import SuiteError, TokensError
 from suite.base.tracker import METRICS, read_records
-from suite.data import adopt, shards, tokenizer
+from suite.data import adopt, shards, stream, tokenizer
 from suite.training.estimate import HeldOut
 
 
@@ -82,7 +82,7 @@ def test_rows_are_taken_as_they_are(tmp_path, ids, encoder, way):
     for name, rows in ids.items():
         assert np.array_equal(tokens.rows(name), rows) and tokens.rows(name).dtype == np.uint16
     entry = json.loads((tmp_path / "set" / "manifest.json").read_text())
-    assert (entry["rows_as"], entry["column"], entry["seq_len"]) == ("made elsewhere", column, 48)
+    assert (entry["layout"], entry["column"], entry["seq_len"]) == ("made elsewhere", column, 48)
     for split in entry["splits"].values():
         assert [split[key] for key in ("documents", "text_bytes", "tokens", "dropped_tokens")] == [None] * 4
         for shard in split["shards"]:
@@ -227,3 +227,15 @@ def test_splits_by_hand(tmp_path, encoder):
         "train": ["part-0.parquet", "part-1.parquet"],
         "validation": ["held-out.parquet"],
     }
+
+
+def test_a_text_is_found_in_the_rows_that_hold_it(tmp_path, ids, encoder):
+    """`suite seen` looks into each row by itself, the first token too: nobody says that the next row goes on."""
+    by_pyarrow(tmp_path, ids, pa.list_(pa.int32()))
+    tokens, _ = adopt.adopt(tmp_path, "tokens", encoder, {})
+    row = ids["train"][7]
+    for part, expected in ((row[:9], [7]), (row[-9:], [7]), (np.append(row[-9:], ids["train"][8][:9]), [])):
+        text = encoder.decode(part)
+        assert "�" not in text
+        found = [place.rows for place in stream.places_of(text, tokens, "train", encoder)]
+        assert [list(rows) for rows in found if 7 in rows or 8 in rows] == [[number] for number in expected]

@@ -35,7 +35,7 @@ def sealed(
     made, tokens = packer.finish()
     rows = sum(info[1] for info in made)
     split = Split("a test", "train", "", 1, 1, tokens, rows, 0, tuple(Shard(*info) for info in made))
-    found = Tokens(folder, "", vocab_size, BOS, EOS, None, seq_len, 0, rows_per_shard, {"train": split})
+    found = Tokens(folder, "", vocab_size, BOS, EOS, None, seq_len, 0, rows_per_shard, "stream", {"train": split})
     found.write()
     return found
 
@@ -176,7 +176,7 @@ def test_documents_longer_than_what_is_put_together_at_once(tmp_path, monkeypatc
     made, count = packer.finish()
     rows = sum(info[1] for info in made)
     split = Split("", "", "", None, None, count, rows, 0, tuple(Shard(*info) for info in made))
-    tokens = Tokens(tmp_path, "", 99, BOS, EOS, None, 8, overlap, 4, {"train": split})
+    tokens = Tokens(tmp_path, "", 99, BOS, EOS, None, 8, overlap, 4, "stream", {"train": split})
     assert [one.tolist() for one in tokens.documents("train")] == [
         [EOS], [*range(3, 60), EOS], [5, EOS], [EOS], [*range(3, 90), EOS],
     ]  # fmt: skip

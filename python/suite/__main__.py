@@ -11,6 +11,8 @@ VERBS = {
     "train-tokenizer": "text -> tokenizer",
     "tokenize": "text -> token shards",
     "seal": "token parquet made elsewhere -> token shards",
+    "overlap": "token shards -> documents that two splits share",
+    "seen": "text -> the documents, rows and steps that hold it",
     "train": "token shards -> checkpoints, from TOML",
     "generate": "checkpoint -> text",
 }

@@ -41,8 +41,36 @@ class Packer:
     ) -> None: ...
     def push(self, buffer: Any) -> None:
         """The next ids, uint16 for vocabularies up to 65,536, else uint32. ValueError: an id beyond the vocabulary."""
+    def written(self) -> list[tuple[str, int, int, str]]:
+        """The shards finished since the last call: (name, rows, bytes, sha256)."""
     def finish(self) -> tuple[list[tuple[str, int, int, str]], int]:
-        """Ends the stream -> ([(name, rows, bytes, sha256)], tokens pushed)."""
+        """Ends the stream -> (the shards finished since `written`, tokens pushed)."""
+
+class IndexWriter:
+    """The index of a split's documents: parquet, a column `tokens` with the length of each, in corpus order."""
+
+    def __init__(self, path: str | PathLike[str]) -> None: ...
+    def push(self, lengths: Any) -> None:
+        """The next documents' lengths, uint32."""
+    def finish(self) -> tuple[str, int, int, str]:
+        """(name, documents, bytes, sha256); the file has its name only now."""
+
+class Finder:
+    """Searches a stream of ids, pushed in pieces of any size, for the places where they spell a text."""
+
+    def __init__(self, text: bytes, spelled: Sequence[bytes], breaks: Sequence[int], wide: bool) -> None:
+        """`spelled`: the bytes of each id; ids in `breaks` end documents. ValueError: the text is empty."""
+    def push(self, ids: Any) -> list[tuple[int, int]]:
+        """First and last token, counted from the stream's beginning, of the places that these ids complete."""
+    def end(self) -> None:
+        """Ends the document under way: nothing is found across it."""
+
+class Distinct:
+    """Remembers documents by 16 bytes of their hashes; at most 34 bytes of memory each."""
+
+    def __init__(self) -> None: ...
+    def firsts(self, digests: bytes) -> bytes:
+        """1 where a document is the first with its text, else 0. ValueError: not a multiple of 16 bytes."""
 
 # Documents in one buffer: uint8 [bytes], int64 [documents], int64 [documents].
 
@@ -81,6 +109,9 @@ class Trainer:
 
 def not_utf8(data: Any, starts: Any, stops: Any) -> int | None:
     """The number of the first document that is not UTF-8."""
+
+def text_hashes(data: Any, starts: Any, stops: Any) -> bytes:
+    """The first 16 bytes of each document's SHA-256, one behind the other."""
 
 def jsonl_texts(data: bytes, field: str) -> tuple[bytes, bytes] | None:
     """A field's texts and their int64 edges; None when a line is not a table with a text there."""

@@ -12,6 +12,9 @@ from suite.base.cli import door, open_door
 if TYPE_CHECKING:
     from suite.data.pack import Work
 
+# On a cluster a task costs Ray a tenth of a second, so there it gets more to do.
+DEFAULT_BLOCK_BYTES = {"local": 8 << 20, "ray": 64 << 20}
+
 app = door("Encode text and cut it into rows: parquet shards, the same bytes for any number of workers.")
 
 
@@ -27,7 +30,11 @@ def main(
     overlap: Annotated[int, typer.Option(help="tokens that a row repeats from the one before")] = 0,
     chunk_size: Annotated[int, typer.Option("--chunk-size", "-c", help="rows in a shard")] = 200_000,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="documents in a call of the encoder")] = 50,
-    block_bytes: Annotated[int, typer.Option(help="text in a block, the unit of parallel work")] = 8 << 20,
+    layout: Annotated[str, typer.Option(help="rows of the joined stream, or documents, one per row")] = "stream",
+    deduplicate: Annotated[bool, typer.Option("--deduplicate", help="of equal documents, keep the first")] = False,
+    block_bytes: Annotated[
+        int | None, typer.Option(help="text in a block, the unit of work and memory; default 8 MiB, on Ray 64")
+    ] = None,
     workers: Annotated[int, typer.Option(help="threads, or tasks on Ray; 0: one for each core")] = 0,
     executor: Annotated[str, typer.Option(help="local, ray, or auto: ray when RAY_ADDRESS is set")] = "auto",
     separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
@@ -40,12 +47,14 @@ def main(
     from suite.base.store import found, under_root
     from suite.data import pack
     from suite.data import tokenizer as tokenizers
+    from suite.data.encode import Shape
     from suite.data.source import Source, check_at_least, check_choice, check_errors
     from suite.executor import choose
 
+    executor = choose(check_choice("executor", executor, ("auto", "local", "ray")))
+    block_bytes = DEFAULT_BLOCK_BYTES[executor] if block_bytes is None else block_bytes
     check_at_least(1, batch_size=batch_size, block_bytes=block_bytes)
     check_at_least(0, workers=workers)
-    check_choice("executor", executor, ("auto", "local", "ray"))
     source = Source(in_dataset, feature, split, separator, check_errors(errors))
     name = pack.split_name(split) if as_ is None else as_
     out_dir = under_root(out_dir)
@@ -55,11 +64,12 @@ def main(
             source,
             tokenizers.load(found(tokenizer)),
             out_dir,
-            pack.Shape(seq_len, overlap, chunk_size),
-            way_of_working(choose(executor), workers),
+            Shape(seq_len, overlap, chunk_size, layout),
+            way_of_working(executor, workers),
             name=name,
             batch_size=batch_size,
             block_bytes=block_bytes,
+            deduplicate=deduplicate,
             on_progress=lambda now: advance(1, str(now), now.blocks_total),
         )
     entry = tokens.split(name)
@@ -68,7 +78,9 @@ def main(
     num_shards = f"{len(entry.shards)} shard{'s' * (len(entry.shards) != 1)}"
     print(
         f"{out_dir}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, {entry.rows:,} rows in "
-        f"{num_shards}, {entry.dropped_tokens} tokens dropped at the tail{rate}"
+        f"{num_shards}, {entry.dropped_tokens:,} tokens {'cut off' if layout == 'documents' else 'dropped at the tail'}"
+        + f", {entry.duplicates:,} duplicates left out" * deduplicate
+        + rate
     )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from suite.base.errors import TokensError
 from suite.base.store import MANIFEST, locked, sha256_of
-from suite.data import lists, shards
-from suite.data.shards import Shard, Split, Tokens
+from suite.data import decode, lists, shards
+from suite.data.shards import ELSEWHERE, Shard, Split, Tokens
 from suite.data.tokenizer import Tokenizer
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -57,7 +57,7 @@ def adopt(
     by_split = _globbed(folder, globs) if globs else split_names(folder)
     files = sorted(file for one in by_split.values() for file in one)
     with locked(folder):
-        if (folder / MANIFEST).exists() and shards.read(folder).rows_as != "made elsewhere":
+        if (folder / MANIFEST).exists() and shards.read(folder).layout != ELSEWHERE:
             raise TokensError(f"{folder}: made and sealed by `suite tokenize`; there is nothing to adopt")
         seq_len = _seq_len(files, column, encoder.vocab_size)
 
@@ -66,7 +66,7 @@ def adopt(
             on_file(len(files))
             return checked
 
-        checked = dict(zip(files, shards.in_threads(check, [(file,) for file in files]), strict=True))
+        checked = dict(zip(files, decode.in_threads(check, [(file,) for file in files]), strict=True))
         tokens = Tokens(
             folder=folder,
             tokenizer_sha256=encoder.sha256,
@@ -80,7 +80,7 @@ def adopt(
             splits={
                 name: _split(column, tuple(checked[file].shard for file in files)) for name, files in by_split.items()
             },
-            rows_as="made elsewhere",
+            layout=ELSEWHERE,
             column=column,
         )
         encoder.copy_to(folder / "tokenizer")
@@ -165,7 +165,7 @@ def _has_document(is_eos: np.ndarray) -> bool:
 
 def _split(column: str, files: tuple[Shard, ...]) -> Split:
     return Split(
-        source="made elsewhere",
+        source=ELSEWHERE,
         slice="",
         fingerprint=hashlib.sha256("".join([column, *(shard.sha256 for shard in files)]).encode()).hexdigest(),
         documents=None,

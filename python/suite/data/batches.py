@@ -31,6 +31,16 @@ def rank_slice(batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
     return rank * batch_size // world_size, (rank + 1) * batch_size // world_size
 
 
+def steps_of(row: int, batch_size: int, num_rows: int, seed: int, num_steps: int) -> list[int]:
+    """Which of the first `num_steps` steps read a row, counted from 0."""
+    steps = []
+    for epoch in range(-(-num_steps * batch_size // num_rows)):
+        rows = np.array([row], np.uint64)
+        position = int(np.frombuffer(_core.order_positions(seed, num_rows, epoch, rows), np.uint64)[0])
+        steps.append((epoch * num_rows + position) // batch_size)
+    return [step for step in steps if step < num_steps]
+
+
 def batch_rows(step: int, rank: int, world_size: int, batch_size: int, num_rows: int, seed: int) -> np.ndarray:
     """Row numbers, uint64, of a rank's part of a step's batch.
 

@@ -3,112 +3,54 @@
 Two ways of working, the same bytes. In one pass, on one machine: an ordered, bounded queue of encoded blocks feeds one
 packer in Rust, nothing is spilled, and memory holds a few blocks and one row group whatever the input's size. In two
 passes, on a cluster: blocks spill their ids and report counts, the plan turns counts into spans, and every shard is
-cut from its span by whoever gets it. The shards depend on the documents, the tokenizer, `seq_len`, `overlap` and
-`rows_per_shard`, and on nothing else.
+cut from its span by whoever gets it. The shards depend on the documents, the tokenizer and the shape, and on nothing
+else. All lies in a hidden folder until it is whole, with a record of what is done: a killed job goes on from there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import json
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from suite import _core
-from suite.base.errors import SourceError, TokensError
-from suite.base.store import MANIFEST, locked
-from suite.data import shards, tokenizer
+from suite import __version__, _core
+from suite.base.errors import SourceError, SuiteError, TokensError
+from suite.base.store import MANIFEST, locked, sync
+from suite.data import shards
+from suite.data.encode import Encoded, Job, Shape, encode_block, stream_of
 from suite.data.formats import Block
+from suite.data.journal import Counts, Journal
 from suite.data.shards import Shard, Split, Tokens
 from suite.data.source import DEFAULT_BLOCK_BYTES, TextSource
 from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 50  # documents per call of the encoder
-DEFAULT_ROWS_PER_SHARD = 200_000
-
-MAX_LENGTH = 1 << 24
 SAMPLE_CHARACTERS = 50_000
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
-
-
-class Encoded(NamedTuple):
-    """A block's part of the token stream."""
-
-    ids: np.ndarray
-    documents: int
-    text_bytes: int
-
 
 # Applies a picklable function to items, anywhere, and yields the results in the items' order.
 MapInOrder = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The shape of rows and shards. Raises ValueError, through the plan, for one that cannot be."""
-
-    seq_len: int
-    overlap: int = 0
-    rows_per_shard: int = DEFAULT_ROWS_PER_SHARD
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("seq_len", self.seq_len),
-            ("overlap", self.overlap),
-            ("rows per shard", self.rows_per_shard),
-        ):
-            if not 0 <= value <= MAX_LENGTH:
-                raise TokensError(f"{name} is {value}; it must be from 0 to {MAX_LENGTH:,}")
-        try:
-            _core.plan([], self.seq_len, self.overlap, self.rows_per_shard)
-        except (ValueError, OverflowError) as error:
-            raise TokensError(str(error)) from None
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs to encode a block or cut a shard, wherever it runs. Small: it is sent with every task."""
-
-    source: TextSource
-    tokenizer: Path
-    tokenizer_sha256: str
-    vocab_size: int
-    bos: int
-    out_dir: Path
-    name: str
-    shape: Shape
-    batch_size: int
-    slow: bool  # encode by the tokenizers library
-
-    def packer(self, first_shard: int = 0) -> _core.Packer:
-        return _core.Packer(
-            self.out_dir,
-            self.name,
-            bos=self.bos,
-            vocab_size=self.vocab_size,
-            seq_len=self.shape.seq_len,
-            overlap=self.shape.overlap,
-            rows_per_shard=self.shape.rows_per_shard,
-            first_shard=first_shard,
-        )
-
-
 class Written(NamedTuple):
-    """What a way of working leaves behind: the shards in order, and totals."""
+    """What a way of working leaves in the part's folder: the shards in order, the index, and totals."""
 
-    shards: list[tuple[str, int, int, str]]
-    tokens: int
-    documents: int
-    text_bytes: int
+    shards: list[Shard]
+    index: Shard
+    counts: Counts
 
 
 class Progress(NamedTuple):
@@ -129,45 +71,68 @@ class Progress(NamedTuple):
         )
 
 
-Work = Callable[[Job, list[Block], Callable[[int, int], None]], Written]
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(folder: Path, sha256: str) -> Tokenizer:
-    """Once per worker process. Another machine may see another folder under the same name: the hash says so."""
-    encoder = tokenizer.load(folder)
-    if encoder.sha256 != sha256:
-        raise TokensError(f"{folder}: a worker finds another tokenizer there than the job began with")
-    return encoder
-
-
-def encode_block(block: Block, *, job: Job) -> Encoded:
-    """Reads and encodes one block; runs in any process."""
-    encoder = _loaded(job.tokenizer, job.tokenizer_sha256)
-    ids, documents, text_bytes = [], 0, 0
-    for texts in job.source.pieces(block):
-        ids.append(encoder.reference_stream(texts, job.batch_size) if job.slow else encoder.stream(texts))
-        documents += texts.num_documents
-        text_bytes += texts.num_bytes
-    return Encoded(ids[0] if len(ids) == 1 else np.concatenate(ids), documents, text_bytes)
+# Told of every block's counts, as it is done.
+OnBlock = Callable[[Counts], None]
+Work = Callable[[Job, list[Block], OnBlock], Written]
 
 
 def one_pass(map_in_order: MapInOrder, map_slowly: MapInOrder | None = None) -> Work:
     """For one machine: blocks stream through one packer. `map_slowly` is for what the tokenizers library encodes."""
 
-    def work(job: Job, blocks: list[Block], on_block: Callable[[int, int], None]) -> Written:
+    def work(job: Job, blocks: list[Block], on_block: OnBlock) -> Written:
         map_blocks = map_slowly or map_in_order if job.slow else map_in_order
-        packer = job.packer()
-        documents = text_bytes = 0
-        for encoded in map_blocks(functools.partial(encode_block, job=job), blocks):
-            packer.push(encoded.ids)
-            documents += encoded.documents
-            text_bytes += encoded.text_bytes
-            on_block(encoded.text_bytes, len(encoded.ids))
-        infos, tokens = packer.finish()
-        return Written(infos, tokens, documents, text_bytes)
+        journal = Journal.open(job)
+        try:
+            distinct = _core.Distinct()
+            distinct.firsts(journal.digests)
+            packer = job.packer(len(journal.shards))
+            skip = journal.skip
+            for encoded in map_blocks(functools.partial(encode_block, job=job), blocks[len(journal.blocks) :]):
+                kept = _kept(encoded, distinct) if job.deduplicate else None
+                with _opened(encoded, job) as ids:
+                    for part in stream_of(ids, job.shape.in_stream(encoded.lengths), kept, skip, sys.maxsize):
+                        packer.push(part)
+                skip = 0
+                counts = Counts.of(encoded, kept, job.shape)
+                journal.add_block(counts, *_of_kept(encoded, kept))
+                for shard in packer.written():
+                    journal.add_shard(Shard(*shard))
+                on_block(counts)
+            last, _ = packer.finish()
+            index = _core.IndexWriter(job.part / f"{job.name}.documents")
+            for lengths in journal.lengths():
+                index.push(lengths)
+            made = [*journal.shards, *(Shard(*shard) for shard in last)]
+            return Written(made, Shard(*index.finish()), Counts.total(journal.blocks))
+        finally:
+            journal.close()
 
     return work
+
+
+def _kept(encoded: Encoded, distinct: _core.Distinct) -> np.ndarray | None:
+    """Which documents are the first with their text, bool [documents]; None for all."""
+    firsts = np.frombuffer(distinct.firsts(encoded.digests), np.uint8) != 0
+    return None if firsts.all() else firsts
+
+
+def _of_kept(encoded: Encoded, kept: np.ndarray | None) -> tuple[np.ndarray, bytes]:
+    if kept is None:
+        return encoded.lengths, encoded.digests
+    digests = np.frombuffer(encoded.digests, np.dtype((np.void, 16)))
+    return encoded.lengths[kept], digests[kept].tobytes()
+
+
+@contextlib.contextmanager
+def _opened(encoded: Encoded, job: Job) -> Iterator[np.ndarray]:
+    """The ids, from memory or from the file that is gone afterwards."""
+    if isinstance(encoded.ids, np.ndarray):
+        yield encoded.ids
+        return
+    try:
+        yield np.memmap(encoded.ids, job.dtype, "r")
+    finally:
+        encoded.ids.unlink()
 
 
 def tokenize(
@@ -180,16 +145,23 @@ def tokenize(
     name: str,
     batch_size: int = DEFAULT_BATCH_SIZE,
     block_bytes: int = DEFAULT_BLOCK_BYTES,
+    deduplicate: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Tokens, bool]:
     """Writes split `name` into `out_dir`. Returns the folder's manifest, and False when the split was there already.
 
-    Raises TokensError when the folder holds that split from other text, or was made with another tokenizer or
-    shape; SourceError for text that cannot be read. Nothing is sealed unless all of it is written.
+    With `deduplicate`, of equal documents the first stays. Raises TokensError when the folder holds that split from
+    other text, or was made with another tokenizer or shape; SourceError for text that cannot be read. Nothing is
+    sealed unless all of it is written; what a killed job left is gone on from.
     """
     assert encoder.folder is not None
     if not _NAME.fullmatch(name):
         raise TokensError(f"split name {name!r}: letters, digits, '_', '-' and '.', beginning with a letter or digit")
+    if shape.layout == "documents" and encoder.special.pad in (None, encoder.special.bos, encoder.special.eos):
+        raise TokensError(
+            f"{encoder.folder}: rows that are documents are filled up with a pad token, and this tokenizer has none "
+            "of its own"
+        )
     blocks = source.blocks(block_bytes)
     fresh = Tokens(
         folder=out_dir,
@@ -201,63 +173,88 @@ def tokenize(
         seq_len=shape.seq_len,
         overlap=shape.overlap,
         rows_per_shard=shape.rows_per_shard,
+        layout=shape.layout,
         splits={},
     )
-    job = Job(
-        source=source,
-        tokenizer=encoder.folder.absolute(),  # workers stand in other folders
-        tokenizer_sha256=encoder.sha256,
-        vocab_size=encoder.vocab_size,
-        bos=encoder.special.bos,
-        out_dir=out_dir.absolute(),
-        name=name,
-        shape=shape,
-        batch_size=batch_size,
-        slow=_must_be_slow(source.head(blocks[0]), encoder),
-    )
-    fingerprint = source.fingerprint()
+    fingerprint = source.fingerprint() + "+deduplicated" * deduplicate
     with locked(out_dir):
         if there := _already(fresh, name, source, fingerprint):
             return there, False
+        job = Job(
+            source=source,
+            tokenizer=encoder.folder.absolute(),  # workers stand in other folders
+            tokenizer_sha256=encoder.sha256,
+            vocab_size=encoder.vocab_size,
+            bos=encoder.special.bos,
+            eos=encoder.special.eos,
+            pad=encoder.special.pad,
+            out_dir=out_dir.absolute(),
+            name=name,
+            shape=shape,
+            batch_size=batch_size,
+            slow=_must_be_slow(source.head(blocks[0]), encoder),
+            deduplicate=deduplicate,
+            identity=_identity(fresh, name, fingerprint, blocks),
+        )
         try:
             written = work(job, blocks, _counting(shape, len(blocks), on_progress))
-            if not written.text_bytes:
+            if not written.counts.text_bytes:
                 raise SourceError(f"{source.spec}: split {source.split!r} has no text")
-        except BaseException:
-            _remove_shards(out_dir, name, but=set())  # whoever reads the folder must not find half a split
+        except SuiteError:  # a mistake, not an accident: there is nothing to go on from
+            shutil.rmtree(job.part, ignore_errors=True)
             if [path.name for path in out_dir.iterdir()] == [".lock"]:
                 shutil.rmtree(out_dir)
             raise
-        rows, dropped, spans = _core.plan([written.tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
-        made = tuple(Shard(*info) for info in written.shards)
-        assert [shard.rows for shard in made] == [span[1] for span in spans], "the packer and the plan disagree"
-        _remove_shards(out_dir, name, but={shard.name for shard in made})  # of a job that died at this split
+        entry = _entry(source, fingerprint, shape, written)
         encoder.copy_to(out_dir / "tokenizer")
-        entry = Split(
-            source=source.identity(),
-            slice=source.split,
-            fingerprint=fingerprint,
-            documents=written.documents,
-            text_bytes=written.text_bytes,
-            tokens=written.tokens,
-            rows=rows,
-            dropped_tokens=dropped,
-            shards=made,
-        )
+        for file in (*written.shards, written.index):
+            if (job.part / file.name).is_file():  # else a job that died right here moved it
+                (job.part / file.name).replace(out_dir / file.name)
+        sync(out_dir)
         others = shards.read(out_dir).splits if (out_dir / MANIFEST).is_file() else {}
         sealed = replace(fresh, splits={**others, name: entry})
         sealed.write()
+        shutil.rmtree(job.part)
         return sealed, True
 
 
-def _counting(shape: Shape, total: int, tell: Callable[[Progress], None]) -> Callable[[int, int], None]:
-    now, began = Progress(0, total, 0, 0, 0, 0.0), time.monotonic()
+def _identity(fresh: Tokens, name: str, fingerprint: str, blocks: list[Block]) -> str:
+    digest = hashlib.sha256(json.dumps([__version__, fresh.header(), name, fingerprint]).encode())
+    for block in blocks:
+        digest.update(repr(block).encode())
+    return digest.hexdigest()
 
-    def on_block(text_bytes: int, tokens: int) -> None:
-        nonlocal now
-        tokens += now.tokens
-        _, _, spans = _core.plan([tokens], shape.seq_len, shape.overlap, shape.rows_per_shard)
-        now = Progress(now.blocks + 1, total, now.text_bytes + text_bytes, tokens, len(spans), time.monotonic() - began)
+
+def _entry(source: TextSource, fingerprint: str, shape: Shape, written: Written) -> Split:
+    counts = written.counts
+    rows, dropped, spans = shape.plan([counts.stream])
+    assert [shard.rows for shard in written.shards] == [span[1] for span in spans], "the packer and the plan disagree"
+    return Split(
+        source=source.identity(),
+        slice=source.split,
+        fingerprint=fingerprint,
+        documents=counts.documents,
+        duplicates=counts.duplicates,
+        text_bytes=counts.text_bytes,
+        tokens=counts.tokens,
+        rows=rows,
+        dropped_tokens=dropped + counts.cut_tokens,
+        shards=tuple(written.shards),
+        index=written.index,
+    )
+
+
+def _counting(shape: Shape, total: int, tell: Callable[[Progress], None]) -> OnBlock:
+    now, stream, began = Progress(0, total, 0, 0, 0, 0.0), 0, time.monotonic()
+
+    def on_block(counts: Counts) -> None:
+        nonlocal now, stream
+        stream += counts.stream
+        _, _, spans = shape.plan([stream])
+        seconds = time.monotonic() - began
+        now = Progress(
+            now.blocks + 1, total, now.text_bytes + counts.text_bytes, now.tokens + counts.tokens, len(spans), seconds
+        )
         tell(now)
 
     return on_block
@@ -283,13 +280,6 @@ def _must_be_slow(texts: Texts, encoder: Tokenizer) -> bool:
         file=sys.stderr,
     )
     return True
-
-
-def _remove_shards(folder: Path, name: str, but: set[str]) -> None:
-    shard = re.compile(re.escape(name) + r"-\d{5,}\.parquet(\.tmp-.*)?")
-    for path in folder.iterdir():
-        if shard.fullmatch(path.name) and path.name not in but:
-            path.unlink()
 
 
 def _already(fresh: Tokens, name: str, source: TextSource, fingerprint: str) -> Tokens | None:

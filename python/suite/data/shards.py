@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from suite import _core
 from suite.base.errors import SealError, TokensError
-from suite.base.store import FORMAT, MANIFEST, check_format, read_json, sha256_of, write_json
-from suite.data import cache, lists
+from suite.base.store import FORMAT, MANIFEST, check_format, read_json, write_json
+from suite.data import cache, decode
 from suite.data.tokenizer import Tokenizer
 
 KIND = "tokens"
 COLUMN = "tokens"  # of the shards that we write
 ROWS_AT_ONCE = 256  # put together to find documents
-RowsAs = Literal["stream", "made elsewhere"]
+ELSEWHERE = "made elsewhere"  # the layout of what `suite seal` adopts
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """One split's entry. Counts are of documents, stream tokens (<eos> included, <bos> not) and rows.
+    """One split's entry. Counts are of documents, tokens (<eos> included, <bos> and padding not) and rows.
 
-    None is what nobody knows of rows made elsewhere.
+    `dropped_tokens` are in no row: the stream's tail, or what did not fit into the rows of documents. `index` is the
+    file with each document's number of tokens, None where nobody wrote one. None is what nobody knows of
+    rows made elsewhere.
     """
 
     source: str
@@ -55,14 +54,16 @@ class Split:
     rows: int
     dropped_tokens: int | None
     shards: tuple[Shard, ...]
+    duplicates: int = 0
+    index: Shard | None = None
 
 
 @dataclass(frozen=True)
 class Tokens:
     """A token folder as its manifest describes it.
 
-    rows_as says what its rows are: cut from the stream of all documents, or as someone else made them (`suite seal`),
-    whose overlap and rows_per_shard mean nothing and whose column has any name.
+    `layout` says what its rows are: cut from the stream of all documents, each a document, or as someone else made them
+    (`suite seal`), whose overlap and rows_per_shard mean nothing and whose column has any name.
     """
 
     folder: Path
@@ -74,8 +75,8 @@ class Tokens:
     seq_len: int
     overlap: int
     rows_per_shard: int
+    layout: str
     splits: dict[str, Split]
-    rows_as: RowsAs = "stream"
     column: str = COLUMN
 
     def header(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class Tokens:
             "seq_len": self.seq_len,
             "overlap": self.overlap,
             "rows_per_shard": self.rows_per_shard,
-            "rows_as": self.rows_as,
+            "layout": self.layout,
             "column": self.column,
         }
 
@@ -140,59 +141,67 @@ class Tokens:
                 raise TokensError(f"{self.folder / shard.name}: missing, though the manifest lists it; tokenize again")
         names, by_name = [shard.name for shard in split.shards], {shard.name: shard for shard in split.shards}
 
-        def decode(rows: np.ndarray) -> None:
+        def fill(rows: np.ndarray) -> None:
             parts = np.split(rows, np.cumsum([shard.rows for shard in split.shards])[:-1])
-            in_threads(self._decode, list(zip(split.shards, parts, strict=True)))
+            decode.in_threads(self._decode, zip(split.shards, parts, strict=True))
             cache.check_once(self.folder, names, lambda left: None)  # they are checked
 
         def check(left: Sequence[str]) -> None:
-            in_threads(self._check, [(by_name[name],) for name in left])
+            decode.in_threads(decode.check, [(self.folder / name, by_name[name].sha256) for name in left])
 
         shape = (split.rows, self.seq_len)
-        rows = cache.mapped(self._key(split), shape, self.dtype, f"{self.folder}: split {name!r}", decode)
+        rows = cache.mapped(self._key(split), shape, self.dtype, f"{self.folder}: split {name!r}", fill)
         cache.check_once(self.folder, names, check)
         return rows
 
     def _key(self, split: Split) -> str:
         """A hash of all that decoded rows depend on, and of nothing else: not of where they lie."""
         shards = [(shard.sha256, shard.rows) for shard in split.shards]
-        content = [1, self.rows_as, self.column, self.dtype.name, self.vocab_size, self.seq_len, shards]
+        content = [1, self.layout, self.column, self.dtype.name, self.vocab_size, self.seq_len, shards]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    def _check(self, shard: Shard) -> None:
-        path = self.folder / shard.name
-        found = sha256_of(path)
-        if found != shard.sha256:
-            raise TokensError(
-                f"{path}: SHA-256 is {found}, the manifest says {shard.sha256}: the file was damaged or replaced; "
-                "make it again"
-            )
 
     def _decode(self, shard: Shard, rows: np.ndarray) -> None:
         path = self.folder / shard.name
-        if self.rows_as == "made elsewhere":
-            self._check(shard)
-            first = 0
-            for batch in lists.batches(path, self.column, self.seq_len, self.vocab_size):
-                if first + len(batch) <= len(rows):
-                    rows[first : first + len(batch)] = batch
-                first += len(batch)
-            if first != len(rows):
-                raise TokensError(f"{path}: {first} rows, the manifest says {len(rows)}")
-            return
-        try:
-            _core.read_shard_into(path, self.seq_len, self.vocab_size, shard.sha256, rows)
-        except (ValueError, OSError) as error:
-            raise TokensError(str(error)) from None
+        if self.layout == ELSEWHERE:
+            decode.others(path, shard.sha256, self.vocab_size, rows, self.column)
+        else:
+            decode.ours(path, shard.sha256, self.vocab_size, rows)
 
-    def documents(self, name: str) -> Iterator[np.ndarray]:
+    def lengths(self, name: str) -> np.ndarray:
+        """How many tokens each document of a split has, <eos> included: uint32 [documents], in corpus order.
+
+        Raises TokensError where there is no index, or it is damaged.
+        """
+        import pyarrow
+        import pyarrow.parquet as pq
+
+        index = self.split(name).index
+        if index is None:
+            raise TokensError(f"{self.folder}: split {name!r} has no index of its documents; tokenize it again")
+        path = self.folder / index.name
+        if not path.is_file():
+            raise TokensError(f"{path}: missing, though the manifest lists it; tokenize again")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != index.sha256:
+            raise TokensError(f"{path}: its SHA-256 is not the manifest's: damaged or replaced; tokenize again")
+        return pq.read_table(pyarrow.py_buffer(data))["tokens"].to_numpy()
+
+    def documents(self, name: str) -> list[np.ndarray]:
+        """All that `each_document` yields."""
+        return list(self.each_document(name))
+
+    def each_document(self, name: str) -> Iterator[np.ndarray]:
         """The whole documents of a split, each its ids with <eos>: the rows' stream put together and cut at <eos>.
 
-        What follows the last whole document is left out, because its end was dropped with the tail. Of rows made
-        elsewhere nobody knows how they follow each other: there a document is what stands between two <eos> of one row.
+        What follows the last whole document is left out, because its end was dropped with the tail. Where rows are
+        documents, each is its row's ids, which end without <eos> where the document was cut. Of rows made elsewhere
+        nobody knows how they follow each other: there a document is what stands between two <eos> of one row.
         """
         rows = self.rows(name)
-        if self.rows_as == "made elsewhere":
+        if self.layout == "documents":
+            yield from (row[1:][row[1:] != self.pad] for row in rows)
+            return
+        if self.layout == ELSEWHERE:
             for row in rows:
                 ends = np.flatnonzero(row == self.eos) + 1
                 yield from (row[a:b] for a, b in pairwise(ends) if b - a > 1)
@@ -209,17 +218,6 @@ class Tokens:
                 yield from whole[1:]
                 begun = []
             begun.append(rest)
-
-
-def in_threads(work: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """The calls' results, made in as many threads as there are cores; the first error in the calls' order is raised."""
-    with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
-        waiting = [pool.submit(work, *arguments) for arguments in calls]
-        try:
-            return [one.result() for one in waiting]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # waits for those under way: they may write into the caller's memory
-            raise
 
 
 def read(folder: Path) -> Tokens:
@@ -246,14 +244,17 @@ def read(folder: Path) -> Tokens:
             seq_len=content["seq_len"],
             overlap=content["overlap"],
             rows_per_shard=content["rows_per_shard"],
-            splits={
-                name: Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
-                for name, entry in content["splits"].items()
-            },
-            rows_as=content.get("rows_as", "stream"),
+            layout=content.get("layout", "stream"),
+            splits={name: _split(entry) for name, entry in content["splits"].items()},
             column=content.get("column", COLUMN),
         )
     except SealError as error:
         raise TokensError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise TokensError(f"{path}: not a manifest of tokens ({type(error).__name__}: {error})") from None
+
+
+def _split(entry: dict[str, Any]) -> Split:
+    index = entry.get("index")
+    files = {"shards": tuple(Shard(**one) for one in entry["shards"]), "index": Shard(**index) if index else None}
+    return Split(**{**entry, **files})

@@ -41,6 +41,10 @@ class Texts(NamedTuple):
     def num_bytes(self) -> int:
         return int((self.stops - self.starts).sum())
 
+    def only(self, which: slice | np.ndarray) -> Texts:
+        """Some of the documents, by their numbers or a mask, in the same buffer."""
+        return Texts(self.data, self.starts[which], self.stops[which])
+
     def documents(self) -> Iterator[str]:
         data = memoryview(self.data)
         for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True):

@@ -21,7 +21,7 @@ from suite import _core
 from suite.base.errors import TokenizerError
 from suite.base.special import SpecialIds
 from suite.base.store import write_json
-from suite.data import encoder
+from suite.data import encoder, spelling
 from suite.data.texts import Texts
 
 SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")  # ids 0, 1, 2
@@ -104,6 +104,18 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=True)
+
+    def bytes_of_ids(self) -> list[bytes] | None:
+        """The bytes of each id, b"" for special tokens; None when ids do not spell texts (WordPiece, say).
+
+        Joined over a document's ids they are its text as the normaliser leaves it, behind one space where the
+        tokenizer puts one. `spelled` gives the bytes to look for in them.
+        """
+        return spelling.bytes_of_ids(self.content, self.vocab_size)
+
+    def spelled(self, text: str) -> bytes:
+        """What the ids of a text spell inside a longer text: its bytes after the normaliser, no space before it."""
+        return spelling.normalized(self.content, self.backend.normalizer, text)
 
     def copy_to(self, folder: Path) -> None:
         """Puts the tokenizer's files into another folder, so that it is found beside what it made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,7 @@ class DataConfig(Section):
     vocab_size: PositiveInt = 4096
     tokenizer_split: str = "train"  # what a tokenizer is trained on
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = 512
+    layout: Literal["stream", "documents"] = "stream"  # of tokens that are made
     order_seed: Seed = 0
 
 
@@ -40,7 +42,7 @@ class BudgetConfig(Section):
 
     steps: PositiveInt | None = None
     epochs: PositiveFloat | None = None
-    tokens: PositiveInt | None = None  # targets: seq_len - 1 for each sequence
+    tokens: PositiveInt | None = None  # targets: seq_len - 1 for each sequence, fewer where rows are padded
 
     @model_validator(mode="after")
     def _one_of_them(self) -> BudgetConfig:
@@ -48,13 +50,13 @@ class BudgetConfig(Section):
             raise ValueError("give one of steps, epochs or tokens")
         return self
 
-    def num_steps(self, num_rows: int, sequences: int, seq_len: int) -> int:
+    def num_steps(self, num_rows: int, sequences: int, targets_per_row: float) -> int:
         if self.steps is not None:
             return self.steps
         if self.epochs is not None:
             return max(1, round(self.epochs * num_rows / sequences))
         assert self.tokens is not None
-        return -(-self.tokens // (sequences * (seq_len - 1)))
+        return math.ceil(self.tokens / (sequences * targets_per_row))
 
 
 class BatchConfig(Section):

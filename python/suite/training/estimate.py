@@ -35,7 +35,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, tokens: Tokens, split: str, max_rows: int, tokenizer: Tokenizer) -> HeldOut:
-        documents = tokens.documents(split)
+        documents = tokens.each_document(split)
         first = next(documents, None)
         known = first is not None and tokens.split(split).source.startswith("stories:")
         if first is None:  # one long text, or none that ends inside the rows

@@ -31,6 +31,7 @@ from suite.models.sampling import sample
 from suite.training import checkpoint, estimate, optim, prepare, run, schedule, step
 from suite.training.config import RunConfig
 from suite.training.run import SAMPLES
+from suite.training.targets import Targets
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -77,7 +78,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     optimizer = optim.adamw(model, config.optimizer)
     start = checkpoint.load_resume(config.folder, model, optimizer)
     dtype = DTYPES[config.precision.dtype]
-    global_targets = config.batch.sequences * (tokens.seq_len - 1)
+    targets = Targets.of(tokens, "train", config.batch.sequences, config.data.order_seed)
 
     tracker = None
     if world.is_first:
@@ -128,7 +129,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
             write_samples(at)
             about = {
                 "run": config.name,
-                "tokens": at * global_targets,
+                "tokens": targets.before(at),
                 "validation_loss": loss,
                 "seq_len": tokens.seq_len,
                 "parameters": num_parameters(model),
@@ -139,7 +140,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
 
     validation_loss = math.nan
     if world.is_first:
-        on_record({"step": start, "note": _plan(config, model, total_steps, global_targets, world)})
+        on_record({"step": start, "note": _plan(config, model, total_steps, targets, world)})
     if start == 0:
         keep(0)
     asked = held.enter_context(_asked_to_stop(world))
@@ -154,8 +155,9 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         ids_BT = next(batches)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(k, total_steps, config.optimizer, config.schedule)
+        global_targets = targets.of_step(k)
         optimizer.zero_grad(set_to_none=True)
-        nats = step.accumulate(model, ids_BT, global_targets, config.batch.micro_sequences, dtype)
+        nats = step.accumulate(model, ids_BT, global_targets, config.batch.micro_sequences, dtype, targets.ignore)
         step.sum_over_ranks(model, nats, world)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip or math.inf)
         loss, grad_norm = float(nats) / global_targets, float(norm)
@@ -173,7 +175,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
                 "train/loss": loss,
                 "train/learning_rate": optimizer.param_groups[0]["lr"],
                 "train/grad_norm": grad_norm,
-                "train/tokens": at * global_targets,
+                "train/tokens": targets.before(at),
                 "train/tokens_per_second": global_targets / (now - step_began),
                 "train/step_seconds": now - step_began,
                 "train/seconds_left": (total_steps - at) * (now - began) / (at - start),
@@ -197,10 +199,11 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     return Result(total_steps, validation_loss, held_out.floor)
 
 
-def _plan(config: RunConfig, model: Model, total_steps: int, global_targets: int, world: World) -> str:
+def _plan(config: RunConfig, model: Model, total_steps: int, targets: Targets, world: World) -> str:
     threads = f", {config.threads} threads" if world.device == "cpu" and config.threads != 1 else ""
     return (
-        f"{num_parameters(model)['total']:,} parameters, {total_steps:,} steps of {global_targets:,} tokens on "
+        f"{num_parameters(model)['total']:,} parameters, {total_steps:,} steps of "
+        f"{'up to ' * (targets.counts is not None)}{targets.sequences * targets.per_row:,} tokens on "
         f"{world.device}{threads}" + (f", {world.size} workers" if world.size > 1 else "")
     )
 

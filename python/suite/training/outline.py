@@ -66,7 +66,7 @@ def _steps(config: RunConfig, tokens: shards.Tokens | None) -> int | None:
         return run.total_steps(config, tokens)
     if config.budget.epochs is not None:
         return None
-    return config.budget.num_steps(0, config.batch.sequences, config.data.seq_len)
+    return config.budget.num_steps(0, config.batch.sequences, config.data.seq_len - 1)
 
 
 def _epochs(config: RunConfig, tokens: shards.Tokens | None, steps: int) -> str:

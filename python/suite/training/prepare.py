@@ -9,7 +9,8 @@ from suite.base.errors import ConfigError, TokensError
 from suite.base.progress import bar
 from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
-from suite.data.pack import Shape, Work
+from suite.data.encode import Shape
+from suite.data.pack import Work
 from suite.data.shards import Tokens
 from suite.data.source import Source
 from suite.data.tokenizer import Tokenizer
@@ -71,7 +72,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
                 source,
                 encoder,
                 folder,
-                Shape(data.seq_len),
+                Shape(data.seq_len, layout=data.layout),
                 work,
                 name=name,
                 on_progress=lambda now: advance(1, str(now), now.blocks_total),

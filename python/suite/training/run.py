@@ -19,9 +19,12 @@ import tomli
 from suite.base.config import flatten, to_toml, validate
 from suite.base.errors import ConfigError, IdentityError, SealError
 from suite.base.store import is_sealed, open_sealed, read_json, write_atomically, write_json
+from suite.base.tracker import METRICS, read_records
 from suite.base.world import World
 from suite.data import shards
+from suite.data.batches import steps_of
 from suite.training.config import OPERATIONAL, RunConfig
+from suite.training.targets import mean_per_row
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -59,6 +62,32 @@ def stored_config(folder: Path) -> RunConfig | None:
         return validate(RunConfig, tomli.loads(path.read_text(encoding="utf-8")))
     except (ValueError, ConfigError) as error:
         raise SealError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or remove the run") from None
+
+
+def stored_run(folder: Path) -> RunConfig:
+    """The config of a run that has begun. Raises SealError where there is none."""
+    config = stored_config(folder)
+    if config is None:
+        raise SealError(f"{folder}: no run there ({CONFIG} is absent)")
+    root = folder.absolute().parents[len(Path(config.name).parts)]  # it is runs/NAME; a name may hold slashes
+    return config.model_copy(update={"root": str(root)})
+
+
+def steps_reading(config: RunConfig, tokens: shards.Tokens) -> Callable[[int], list[int]]:
+    """The steps so far, as checkpoints count them, in which a run read a row of its training split.
+
+    Raises IdentityError when the run began with other tokens.
+    """
+    began = stored_environment(config.folder)
+    if began is None or began["tokens"] != tokens_fingerprint(tokens):
+        raise IdentityError(f"{config.folder}: reads other tokens than {tokens.folder} holds")
+    num_rows = tokens.split("train").rows
+    done = max((record["step"] for record in read_records(config.folder / METRICS)), default=0)
+
+    def steps(row: int) -> list[int]:
+        return [1 + k for k in steps_of(row, config.batch.sequences, num_rows, config.data.order_seed, done)]
+
+    return steps
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
@@ -148,7 +177,7 @@ def tokens_fingerprint(tokens: shards.Tokens) -> str:
 
 def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
     """How many updates the budget is. Raises ConfigError for steps elsewhere in the config that lie beyond it."""
-    total = config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, tokens.seq_len)
+    total = config.budget.num_steps(tokens.split("train").rows, config.batch.sequences, mean_per_row(tokens, "train"))
     beyond = [step for step in config.checkpoints.extra if step > total]
     if beyond:
         raise ConfigError(f"checkpoints.extra: {beyond[0]} is beyond the run's {total} steps")

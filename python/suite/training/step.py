@@ -10,15 +10,23 @@ from torch import Tensor
 from suite.base.world import World
 from suite.models import ops
 from suite.models.build import Model
+from suite.training.targets import NOTHING
 
 
-def nats_of(model: Model, ids_BT: Tensor) -> Tensor:
-    """Summed nats of every token after <bos>, a scalar that gradients flow through."""
+def nats_of(model: Model, ids_BT: Tensor, ignore: int = NOTHING) -> Tensor:
+    """Summed nats of every token after <bos> but those that are `ignore`, a scalar that gradients flow through."""
     hidden_MD = model.hidden(ids_BT[:, :-1]).flatten(0, 1)
-    return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, ids_BT[:, 1:].flatten())
+    return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, ids_BT[:, 1:].flatten(), ignore)
 
 
-def accumulate(model: Model, ids_BT: Tensor, global_targets: int, micro_sequences: int, dtype: torch.dtype) -> Tensor:
+def accumulate(
+    model: Model,
+    ids_BT: Tensor,
+    global_targets: int,
+    micro_sequences: int,
+    dtype: torch.dtype,
+    ignore: int = NOTHING,
+) -> Tensor:
     """Adds this rank's gradient of the mean over `global_targets` tokens to .grad. Returns its summed nats, float64.
 
     Divided by the tokens of all ranks, not averaged over micro-batches or ranks: a mean of means is wrong where
@@ -29,7 +37,7 @@ def accumulate(model: Model, ids_BT: Tensor, global_targets: int, micro_sequence
     total = torch.zeros((), dtype=torch.float64, device=ids_BT.device)
     for micro_BT in ids_BT.split(micro_sequences):
         with autocast:
-            nats = nats_of(model, micro_BT)
+            nats = nats_of(model, micro_BT, ignore)
         (nats / global_targets).backward()
         total += nats.detach()
     return total

@@ -163,7 +163,12 @@ impl<T: Id> Packer<T> {
         Ok(())
     }
 
-    /// Ends the stream: writes what is whole, drops the tail. Returns the shards, and the tokens pushed.
+    /// The shards finished since the last call.
+    pub fn written(&mut self) -> Vec<ShardInfo> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Ends the stream: writes what is whole, drops the tail. Returns the shards since `written`, and the tokens pushed.
     pub fn finish(mut self) -> Result<(Vec<ShardInfo>, u64)> {
         if self.rows_in_shard > 0 {
             self.close_shard()?;

@@ -150,7 +150,7 @@ fn io_error(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
 }
 
 /// Hashes what passes through, so that a shard is never read back to learn its hash.
-struct Hashing {
+pub(crate) struct Hashing {
     file: BufWriter<File>,
     hash: Sha256,
     bytes: u64,
@@ -169,6 +169,25 @@ impl Write for Hashing {
     }
 }
 
+/// Opens a file under a temporary name beside its own.
+pub(crate) fn created(path: &Path) -> Result<(PathBuf, Hashing)> {
+    // Not the process id, which two nodes on one file system may share.
+    let unique = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!("{name}.tmp-{unique:016x}"));
+    let file = File::create(&temporary).map_err(io_error(&temporary))?;
+    Ok((temporary, Hashing { file: BufWriter::new(file), hash: Sha256::new(), bytes: 0 }))
+}
+
+/// Syncs what was written and gives it its name.
+pub(crate) fn finished(mut sink: Hashing, temporary: &Path, path: &Path, rows: u64) -> Result<ShardInfo> {
+    sink.flush().map_err(io_error(temporary))?;
+    sink.file.get_ref().sync_all().map_err(io_error(temporary))?;
+    std::fs::rename(temporary, path).map_err(io_error(path))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(ShardInfo { name, rows, bytes: sink.bytes, sha256: to_hex(&sink.hash.finalize()) })
+}
+
 /// Writes one shard to a temporary name and, when all rows are in, syncs and renames it.
 pub struct ShardWriter<T: Id> {
     path: PathBuf,
@@ -182,11 +201,7 @@ pub struct ShardWriter<T: Id> {
 
 impl<T: Id> ShardWriter<T> {
     pub fn create(path: PathBuf, seq_len: usize) -> Result<Self> {
-        // Not the process id, which two nodes on one file system may share.
-        let unique = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        let temporary = path.with_extension(format!("parquet.tmp-{unique:016x}"));
-        let file = File::create(&temporary).map_err(io_error(&temporary))?;
-        let sink = Hashing { file: BufWriter::new(file), hash: Sha256::new(), bytes: 0 };
+        let (temporary, sink) = created(&path)?;
         let writer = Self::open(sink, seq_len).map_err(|error| bad(&path, error))?;
         let id = std::marker::PhantomData;
         Ok(Self { path, temporary, seq_len, writer: Some(writer), rows: 0, values: Vec::new(), id })
@@ -229,12 +244,8 @@ impl<T: Id> ShardWriter<T> {
 
     pub fn finish(mut self) -> Result<ShardInfo> {
         let Some(writer) = self.writer.take() else { unreachable!("finish() takes self") };
-        let mut sink = writer.into_inner().map_err(|error| bad(&self.path, error))?;
-        sink.flush().map_err(io_error(&self.temporary))?;
-        sink.file.get_ref().sync_all().map_err(io_error(&self.temporary))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(io_error(&self.path))?;
-        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(ShardInfo { name, rows: self.rows, bytes: sink.bytes, sha256: to_hex(&sink.hash.finalize()) })
+        let sink = writer.into_inner().map_err(|error| bad(&self.path, error))?;
+        finished(sink, &self.temporary, &self.path, self.rows)
     }
 }
 
@@ -246,6 +257,6 @@ impl<T: Id> Drop for ShardWriter<T> {
     }
 }
 
-fn bad(path: &Path, why: impl std::fmt::Display) -> Error {
+pub(crate) fn bad(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::NotAShard { path: path.to_path_buf(), why: why.to_string() }
 }

@@ -78,6 +78,19 @@ fn not_utf8(
     Ok(py.detach(|| texts.not_utf8()))
 }
 
+/// text_hashes(data, starts, stops) -> bytes: the first 16 of each document's SHA-256
+#[pyfunction]
+fn text_hashes<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyAny>,
+    starts: &Bound<'py, PyAny>,
+    stops: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let texts = Texts::of(py, data, starts, stops)?;
+    let hashes: Vec<u8> = py.detach(|| texts.documents().flat_map(suite_core::hash::of_text).collect());
+    Ok(PyBytes::new(py, &hashes))
+}
+
 /// jsonl_texts(data, field) -> (bytes of the texts, bytes of int64 edges), or None where a line needs a closer look
 #[pyfunction]
 #[allow(clippy::type_complexity)]
@@ -143,6 +156,7 @@ impl PyEncoder {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyEncoder>()?;
     module.add_function(wrap_pyfunction!(not_utf8, module)?)?;
+    module.add_function(wrap_pyfunction!(text_hashes, module)?)?;
     module.add_function(wrap_pyfunction!(jsonl_texts, module)?)?;
     Ok(())
 }

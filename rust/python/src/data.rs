@@ -5,7 +5,10 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::PathBuf;
+use suite_core::distinct::Distinct;
 use suite_core::error::Error;
+use suite_core::find::Finder;
+use suite_core::index::IndexWriter;
 use suite_core::pack::{Layout, Packer};
 use suite_core::shard::{Id, ShardInfo, read_shard};
 
@@ -132,6 +135,15 @@ impl PyPacker {
         }
     }
 
+    /// written() -> [(name, rows, bytes, sha256)]: the shards finished since the last call
+    fn written(&mut self) -> PyResult<Vec<Shard>> {
+        let done = match self.0.as_mut().ok_or_else(|| PyValueError::new_err(FINISHED))? {
+            Packers::Narrow(packer) => packer.written(),
+            Packers::Wide(packer) => packer.written(),
+        };
+        Ok(done.into_iter().map(shard).collect())
+    }
+
     /// Ends the stream -> ([(name, rows, bytes, sha256)], tokens pushed)
     fn finish(&mut self, py: Python<'_>) -> PyResult<(Vec<Shard>, u64)> {
         let (shards, tokens) = match self.0.take().ok_or_else(|| PyValueError::new_err(FINISHED))? {
@@ -140,6 +152,87 @@ impl PyPacker {
         }
         .map_err(to_py)?;
         Ok((shards.into_iter().map(shard).collect(), tokens))
+    }
+}
+
+/// Writes the index of a split's documents.
+#[pyclass(name = "IndexWriter", unsendable)]
+struct PyIndexWriter(Option<IndexWriter>);
+
+#[pymethods]
+impl PyIndexWriter {
+    #[new]
+    fn new(path: PathBuf) -> PyResult<Self> {
+        Ok(Self(Some(IndexWriter::create(path).map_err(to_py)?)))
+    }
+
+    /// Pushes the next documents' lengths in tokens: a buffer of uint32.
+    fn push(&mut self, py: Python<'_>, lengths: &Bound<'_, PyAny>) -> PyResult<()> {
+        let lengths = ids::<u32>(py, lengths)?;
+        let writer = self.0.as_mut().ok_or_else(|| PyValueError::new_err("this index is finished"))?;
+        py.detach(|| writer.push(&lengths)).map_err(to_py)
+    }
+
+    /// finish() -> (name, documents, bytes, sha256)
+    fn finish(&mut self, py: Python<'_>) -> PyResult<Shard> {
+        let writer = self.0.take().ok_or_else(|| PyValueError::new_err("this index is finished"))?;
+        py.detach(|| writer.finish()).map(shard).map_err(to_py)
+    }
+}
+
+/// Remembers documents by 16 bytes of their hashes.
+#[pyclass(name = "Distinct")]
+#[derive(Default)]
+struct PyDistinct(Distinct);
+
+#[pymethods]
+impl PyDistinct {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// firsts(digests) -> bytes of 1 where a document is the first with its text, 0 where it is not
+    fn firsts<'py>(&mut self, py: Python<'py>, digests: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let (digests, []) = digests.as_chunks::<16>() else {
+            return Err(PyValueError::new_err("a digest has 16 bytes"));
+        };
+        let firsts = py.detach(|| self.0.firsts(digests));
+        Ok(PyBytes::new(py, &firsts))
+    }
+}
+
+/// Searches a stream of ids for a text.
+#[pyclass(name = "Finder")]
+struct PyFinder {
+    finder: Finder,
+    wide: bool,
+}
+
+#[pymethods]
+impl PyFinder {
+    #[new]
+    fn new(text: &[u8], spelled: Vec<Vec<u8>>, breaks: Vec<u32>, wide: bool) -> PyResult<Self> {
+        if text.is_empty() {
+            return Err(PyValueError::new_err("an empty text is everywhere"));
+        }
+        Ok(Self { finder: Finder::new(text, spelled, breaks), wide })
+    }
+
+    /// push(ids) -> [(first token, last token)] of the places that these ids complete
+    fn push(&mut self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<Vec<(u64, u64)>> {
+        if self.wide {
+            let ids = ids::<u32>(py, buffer)?;
+            Ok(py.detach(|| self.finder.push(&ids)))
+        } else {
+            let ids = ids::<u16>(py, buffer)?;
+            Ok(py.detach(|| self.finder.push(&ids)))
+        }
+    }
+
+    /// end(): ends the document under way
+    fn end(&mut self) {
+        self.finder.end();
     }
 }
 
@@ -167,8 +260,14 @@ fn py_read_shard<'py>(
     Ok(PyBytes::new(py, &bytes))
 }
 
+// Python's allocator aligns objects to 16 bytes: a vector type inside one would be read at odd places.
+const _: () = assert!(align_of::<(PyPacker, PyIndexWriter, PyDistinct, PyFinder)>() <= 16);
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPacker>()?;
+    module.add_class::<PyIndexWriter>()?;
+    module.add_class::<PyDistinct>()?;
+    module.add_class::<PyFinder>()?;
     module.add_function(wrap_pyfunction!(plan, module)?)?;
     module.add_function(wrap_pyfunction!(order_rows, module)?)?;
     module.add_function(wrap_pyfunction!(order_positions, module)?)?;
