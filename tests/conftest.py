@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from hub_server import TOKEN, HubServer
 
 # Nothing here may reach a network, and a test machine's cores are few.
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
+
+# Decoded tokens of the tests are gone with them. Here, not in a fixture: processes that tests start inherit it.
+CACHE = tempfile.TemporaryDirectory(prefix="suite-tests-cache-")
+os.environ["SUITE_CACHE"] = CACHE.name
 
 WORDS = [
     "the",

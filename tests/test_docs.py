@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from conftest import run_suite
+from conftest import call, run_suite
 from suite.__main__ import VERBS
 from suite.base.config import _unwrapped
 from suite.data.config import CorpusConfig, load_corpus
@@ -44,6 +45,22 @@ def test_the_examples_of_data_configs_are_valid(tmp_path):
         text = example.replace("configs/data", str(HOME / "configs" / "data"))
         (tmp_path / "example.toml").write_text(text)
         assert load_corpus([str(tmp_path / "example.toml")], {}).members()
+
+
+def test_the_examples_of_token_folders_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```", (HOME / "docs" / "tokens.md").read_text(), re.M | re.S)
+    assert len(blocks) == 4
+    for kind, text in blocks:
+        if kind == "python":
+            exec(text, names)
+            continue
+        for line in text.splitlines():
+            _, verb, *arguments = shlex.split(line)
+            call(verb.replace("-", "_"), *arguments)
+    adopted = names["shards"].read(Path("elsewhere"))
+    assert adopted.rows("train").tolist() == names["rows"].tolist()
 
 
 def test_the_readme_names_paths_that_exist():

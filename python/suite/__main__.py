@@ -11,6 +11,7 @@ VERBS = {
     "train-tokenizer": "text -> tokenizer",
     "convert-tokenizer": "tokenizer -> the same with a pad token, or as tokenizer.json",
     "tokenize": "text -> token shards",
+    "seal": "token parquet made elsewhere -> token shards",
     "fetch": "token shards from the Hub, as tokenize --out-repo published them",
     "overlap": "token shards -> documents that two splits share",
     "seen": "text -> the documents, rows and steps that hold it",

@@ -18,6 +18,12 @@ def order_positions(seed: int, num_rows: int, epoch: int, rows: Any) -> bytes:
 def read_shard(path: str | PathLike[str], seq_len: int, wide: bool, sha256: str | None) -> bytes:
     """All rows of a shard as uint16, or uint32 when wide. ValueError: wrong hash, or not such a shard."""
 
+def read_shard_into(path: str | PathLike[str], seq_len: int, vocab_size: int, sha256: str | None, out: Any) -> None:
+    """The same into `out`: uint16, or uint32 for vocabularies above 65,536, of exactly the shard's rows.
+
+    ValueError also for another number of rows and for an id beyond the vocabulary; `out` holds anything then.
+    """
+
 class Packer:
     """Cuts a stream of token ids, pushed in pieces of any size, into shards."""
 

@@ -154,6 +154,7 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
                 on_progress=lambda now, advance=advance: advance(1, str(now), now.blocks_total),
             )
         entry = tokens.split(name)
+        assert entry.text_bytes is not None  # only rows made elsewhere do not know it
         rate = f", {entry.text_bytes / 1e6 / (time.monotonic() - started):.1f} MB/s" if written else ": there already"
         num_shards = f"{len(entry.shards)} shard{'s' * (len(entry.shards) != 1)}"
         print(

@@ -1,24 +1,31 @@
 """Token folders: one manifest, a split per entry, shards of rows.
 
 A split is sealed when its entry stands in manifest.json, which is replaced whole once that split's shards are
-written. Reading checks every shard against its SHA-256 before a single token is used.
+written. Reading checks every shard against its SHA-256 before a single token is used, decodes it once per machine into
+the cache (data/cache.py), and maps that: a process does not hold the tokens, and runs share them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from suite import _core
 from suite.base.errors import SealError, TokensError
 from suite.base.store import FORMAT, MANIFEST, check_format, read_json, write_json
+from suite.data import cache, decode
 from suite.data.tokenizer import Tokenizer
 
 KIND = "tokens"
+COLUMN = "tokens"  # of the shards that we write
+ROWS_AT_ONCE = 256  # put together to find documents
+ELSEWHERE = "made elsewhere"  # the layout of what `suite seal` adopts
 
 
 @dataclass(frozen=True)
@@ -34,17 +41,18 @@ class Split:
     """One split's entry. Counts are of documents, tokens (<eos> included, <bos> and padding not) and rows.
 
     `dropped_tokens` are in no row: the stream's tail, or what did not fit into the rows of documents. `index` is the
-    file with each document's number of tokens, None where nobody wrote one.
+    file with each document's number of tokens, None where nobody wrote one. None is what nobody knows of
+    rows made elsewhere.
     """
 
     source: str
     slice: str
     fingerprint: str
-    documents: int
-    text_bytes: int
-    tokens: int
+    documents: int | None
+    text_bytes: int | None
+    tokens: int | None
     rows: int
-    dropped_tokens: int
+    dropped_tokens: int | None
     shards: tuple[Shard, ...]
     duplicates: int = 0
     index: Shard | None = None
@@ -52,7 +60,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A token folder as its manifest describes it."""
+    """A token folder as its manifest describes it.
+
+    `layout` says what its rows are: cut from the stream of all documents, each a document, or as someone else made them
+    (`suite seal`), whose overlap and rows_per_shard mean nothing and whose column has any name.
+    """
 
     folder: Path
     tokenizer_sha256: str
@@ -65,10 +77,7 @@ class Tokens:
     rows_per_shard: int
     layout: str
     splits: dict[str, Split]
-
-    @property
-    def dtype(self) -> Any:
-        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+    column: str = COLUMN
 
     def header(self) -> dict[str, Any]:
         """What all splits of a folder share."""
@@ -82,12 +91,18 @@ class Tokens:
                 "eos": self.eos,
                 "pad": self.pad,
             },
-            "dtype": np.dtype(self.dtype).name,
+            "dtype": self.dtype.name,
             "seq_len": self.seq_len,
             "overlap": self.overlap,
             "rows_per_shard": self.rows_per_shard,
             "layout": self.layout,
+            "column": self.column,
         }
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of ids in memory, which shards and manifest follow."""
+        return np.dtype(np.uint32 if self.vocab_size > 1 << 16 else np.uint16)
 
     def write(self) -> None:
         write_json(
@@ -111,31 +126,46 @@ class Tokens:
             )
 
     def rows(self, name: str) -> np.ndarray:
-        """All rows of a split, [rows, seq_len] of uint16 or uint32, every shard checked against its hash."""
+        """All rows of a split, [rows, seq_len] of uint16 or uint32: a read-only map of the cache.
+
+        Raises TokensError for a shard that is missing or differs from its hash, for one that holds anything but such
+        rows, and when there is no room to decode them.
+        """
         split = self.split(name)
         if sum(shard.rows for shard in split.shards) != split.rows:
             raise TokensError(
                 f"{self.folder / MANIFEST}: split {name!r} has {split.rows} rows, its shards do not add up"
             )
-        wide = self.vocab_size > 1 << 16
-        rows = np.empty((split.rows, self.seq_len), np.uint32 if wide else np.uint16)
-        first = 0
         for shard in split.shards:
-            path = self.folder / shard.name
-            if not path.is_file():
-                raise TokensError(f"{path}: missing, though the manifest lists it; tokenize again")
-            try:
-                data = _core.read_shard(path, self.seq_len, wide, shard.sha256)
-            except (ValueError, OSError) as error:
-                raise TokensError(str(error)) from None
-            part = np.frombuffer(data, rows.dtype).reshape(-1, self.seq_len)
-            if len(part) != shard.rows:
-                raise TokensError(f"{path}: {len(part)} rows, the manifest says {shard.rows}")
-            if part.size and int(part.max()) >= self.vocab_size:
-                raise TokensError(f"{path}: token id {int(part.max())} is beyond the vocabulary of {self.vocab_size}")
-            rows[first : first + len(part)] = part
-            first += len(part)
+            if not (self.folder / shard.name).is_file():
+                raise TokensError(f"{self.folder / shard.name}: missing, though the manifest lists it; tokenize again")
+        names, by_name = [shard.name for shard in split.shards], {shard.name: shard for shard in split.shards}
+
+        def fill(rows: np.ndarray) -> None:
+            parts = np.split(rows, np.cumsum([shard.rows for shard in split.shards])[:-1])
+            decode.in_threads(self._decode, zip(split.shards, parts, strict=True))
+            cache.check_once(self.folder, names, lambda left: None)  # they are checked
+
+        def check(left: Sequence[str]) -> None:
+            decode.in_threads(decode.check, [(self.folder / name, by_name[name].sha256) for name in left])
+
+        shape = (split.rows, self.seq_len)
+        rows = cache.mapped(self._key(split), shape, self.dtype, f"{self.folder}: split {name!r}", fill)
+        cache.check_once(self.folder, names, check)
         return rows
+
+    def _key(self, split: Split) -> str:
+        """A hash of all that decoded rows depend on, and of nothing else: not of where they lie."""
+        shards = [(shard.sha256, shard.rows) for shard in split.shards]
+        content = [1, self.layout, self.column, self.dtype.name, self.vocab_size, self.seq_len, shards]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _decode(self, shard: Shard, rows: np.ndarray) -> None:
+        path = self.folder / shard.name
+        if self.layout == ELSEWHERE:
+            decode.others(path, shard.sha256, self.vocab_size, rows, self.column)
+        else:
+            decode.ours(path, shard.sha256, self.vocab_size, rows)
 
     def lengths(self, name: str) -> np.ndarray:
         """How many tokens each document of a split has, <eos> included: uint32 [documents], in corpus order.
@@ -157,19 +187,37 @@ class Tokens:
         return pq.read_table(pyarrow.py_buffer(data))["tokens"].to_numpy()
 
     def documents(self, name: str) -> list[np.ndarray]:
+        """All that `each_document` yields."""
+        return list(self.each_document(name))
+
+    def each_document(self, name: str) -> Iterator[np.ndarray]:
         """The whole documents of a split, each its ids with <eos>: the rows' stream put together and cut at <eos>.
 
         What follows the last whole document is left out, because its end was dropped with the tail. Where rows are
-        documents, each is its row's ids, which end without <eos> where the document was cut.
+        documents, each is its row's ids, which end without <eos> where the document was cut. Of rows made elsewhere
+        nobody knows how they follow each other: there a document is what stands between two <eos> of one row.
         """
         rows = self.rows(name)
-        if not len(rows):
-            return []
         if self.layout == "documents":
-            return [row[1:][row[1:] != self.pad] for row in rows]
-        stream = np.concatenate([rows[:-1, 1 : self.seq_len - self.overlap].reshape(-1), rows[-1, 1:]])
-        ends = np.flatnonzero(stream == self.eos) + 1
-        return np.split(stream[: ends[-1]], ends[:-1]) if len(ends) else []
+            yield from (row[1:][row[1:] != self.pad] for row in rows)
+            return
+        if self.layout == ELSEWHERE:
+            for row in rows:
+                ends = np.flatnonzero(row == self.eos) + 1
+                yield from (row[a:b] for a, b in pairwise(ends) if b - a > 1)
+            return
+        begun: list[np.ndarray] = []  # the document that goes on
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[first : first + ROWS_AT_ONCE]
+            stream = part[:, 1 : self.seq_len - self.overlap].reshape(-1)
+            if first + len(part) == len(rows):
+                stream = np.concatenate([stream, part[-1, self.seq_len - self.overlap :]])
+            *whole, rest = np.split(stream, np.flatnonzero(stream == self.eos) + 1)
+            if whole:
+                yield np.concatenate([*begun, whole[0]])
+                yield from whole[1:]
+                begun = []
+            begun.append(rest)
 
 
 def read(folder: Path) -> Tokens:
@@ -198,6 +246,7 @@ def read(folder: Path) -> Tokens:
             rows_per_shard=content["rows_per_shard"],
             layout=content.get("layout", "stream"),
             splits={name: _split(entry) for name, entry in content["splits"].items()},
+            column=content.get("column", COLUMN),
         )
     except SealError as error:
         raise TokensError(str(error)) from None

@@ -10,7 +10,7 @@ import numpy as np
 
 from suite import _core
 from suite.base.errors import TokensError
-from suite.data.shards import Tokens
+from suite.data.shards import ELSEWHERE, Tokens
 from suite.data.tokenizer import Tokenizer
 
 SLICE_ROWS = 4096
@@ -25,14 +25,19 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """The tokens of rows [num_rows, seq_len] without what rows add. In the layout "documents", each row's alone."""
+    """The tokens of rows [num_rows, seq_len] without what rows add, which is <bos> in those that we make. Each row's
+    are alone, but for rows that were cut from one stream."""
 
     rows: np.ndarray
     tokens: Tokens
 
     @property
     def content(self) -> int:
-        return self.tokens.seq_len - 1
+        return self.tokens.seq_len - self._added
+
+    @property
+    def _added(self) -> int:
+        return int(self.tokens.layout != ELSEWHERE)
 
     @property
     def stride(self) -> int:
@@ -43,9 +48,9 @@ class Stream:
         last = len(self.rows) - 1
         for first in range(0, len(self.rows), SLICE_ROWS):
             part = self.rows[first : first + SLICE_ROWS]
-            ids = np.ascontiguousarray(part[:, 1 : 1 + self.stride]).reshape(-1)
+            ids = np.ascontiguousarray(part[:, self._added : self._added + self.stride]).reshape(-1)
             if first + SLICE_ROWS > last and self.tokens.overlap:
-                ids = np.concatenate([ids, part[-1, 1 + self.stride :]])
+                ids = np.concatenate([ids, part[-1, self._added + self.stride :]])
             yield ids
 
     def rows_of(self, first: int, last: int) -> range:
@@ -81,7 +86,7 @@ def places_of(text: str, tokens: Tokens, name: str, tokenizer: Tokenizer) -> Ite
     stream = stream_of(tokens, name)
     index = tokens.split(name).index
     edges = stream.edges(name) if index else None
-    one_each = tokens.layout == "documents"
+    one_each = tokens.layout != "stream"
     breaks = [tokens.eos] if tokens.pad is None else [tokens.eos, tokens.pad]
     finder = _core.Finder(wanted, spelled, breaks, stream.rows.dtype == np.uint32)
     for ids in stream.slices():

@@ -7,6 +7,7 @@ be charged for what nobody could know. On whole stories the floor is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -34,10 +35,14 @@ class HeldOut:
 
     @classmethod
     def of(cls, tokens: Tokens, split: str, max_rows: int, tokenizer: Tokenizer) -> HeldOut:
-        documents = tokens.documents(split)
-        known = bool(documents) and tokens.split(split).source.startswith("stories:")
-        if not documents:  # one long text, or none that ends inside the rows
-            documents = [row[1:] for row in tokens.rows(split)[:max_rows]]
+        documents = tokens.each_document(split)
+        first = next(documents, None)
+        known = first is not None and tokens.split(split).source.startswith("stories:")
+        if first is None:  # one long text, or none that ends inside the rows
+            rows_of_split = tokens.rows(split)[:max_rows]
+            documents = (row[int(row[0] == tokens.bos) :] for row in rows_of_split)
+        else:
+            documents = chain([first], documents)
         content = tokens.seq_len - 1
         rows, whole = [], []
         for document in documents:

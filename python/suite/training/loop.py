@@ -25,7 +25,7 @@ from suite.base.errors import DivergedError
 from suite.base.store import hold
 from suite.base.tracker import METRICS, Tracker, truncate
 from suite.base.world import World, check_device, use_threads
-from suite.data.batches import batch_rows
+from suite.data.batches import ahead, batch_rows
 from suite.models.build import Model, build, initialize, num_parameters
 from suite.models.sampling import sample
 from suite.training import checkpoint, estimate, optim, prepare, run, schedule, step
@@ -144,11 +144,15 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     if start == 0:
         keep(0)
     asked = held.enter_context(_asked_to_stop(world))
+
+    def rows_of(k: int) -> np.ndarray:
+        return batch_rows(k, world.rank, world.size, config.batch.sequences, len(rows), config.data.order_seed)
+
+    batches = held.enter_context(ahead(rows, range(start, total_steps), rows_of, world.device))
     last_resume = began = time.monotonic()
     for k in range(start, total_steps):
         step_began = time.monotonic()
-        mine = batch_rows(k, world.rank, world.size, config.batch.sequences, len(rows), config.data.order_seed)
-        ids_BT = torch.from_numpy(rows[mine].astype(np.int64)).to(world.device)
+        ids_BT = next(batches)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(k, total_steps, config.optimizer, config.schedule)
         global_targets = targets.of_step(k)

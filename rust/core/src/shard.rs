@@ -8,20 +8,22 @@
 //! (50 s against 160 s on two cores) for one column of integers. What they would add to the file, the arrow schema
 //! by which readers know a fixed-size list from a list, is 176 constant bytes.
 
+mod read;
+mod thrift;
+
+pub use read::{read_shard, read_shard_into};
+
 use crate::error::{Error, Result};
 use base64::Engine;
-use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, IntType, LogicalType, Repetition, Type as Physical, ZstdLevel};
-use parquet::column::reader::{ColumnReader, get_typed_column_reader};
 use parquet::data_type::Int32Type;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +36,9 @@ pub trait Id: Copy + Default + Send + Sync + 'static {
     type Few: AsRef<[Self]> + AsMut<[Self]> + Copy + Default;
     fn to_u64(self) -> u64;
     fn to_i32(self) -> i32;
-    fn from_i32(value: i32) -> Option<Self>;
+    /// Puts ids together from their bytes, which lie as BYTE_STREAM_SPLIT has them: all first bytes, all second, to the
+    /// fourth; `streams` is four times as long as `out`. Returns the largest id, None when one does not fit.
+    fn join(streams: &[u8], out: &mut [Self]) -> Option<u64>;
     /// Of an id that is known to fit.
     fn from_u32(value: u32) -> Self;
 }
@@ -49,8 +53,16 @@ impl Id for u16 {
     fn to_i32(self) -> i32 {
         self.into()
     }
-    fn from_i32(value: i32) -> Option<Self> {
-        value.try_into().ok()
+    fn join(streams: &[u8], out: &mut [Self]) -> Option<u64> {
+        let (first, rest) = streams.split_at(out.len());
+        let (second, high) = rest.split_at(out.len());
+        let mut largest = 0;
+        for ((id, first), second) in out.iter_mut().zip(first).zip(second) {
+            *id = u16::from_le_bytes([*first, *second]);
+            largest = largest.max(*id);
+        }
+        let high = high.iter().fold(0, |all, byte| all | byte); // no early end: whole vectors at a time
+        (high == 0).then_some(largest.into())
     }
     #[inline]
     fn from_u32(value: u32) -> Self {
@@ -68,8 +80,15 @@ impl Id for u32 {
     fn to_i32(self) -> i32 {
         self.cast_signed()
     }
-    fn from_i32(value: i32) -> Option<Self> {
-        Some(value.cast_unsigned())
+    fn join(streams: &[u8], out: &mut [Self]) -> Option<u64> {
+        let (low, high) = streams.split_at(2 * out.len());
+        let ((first, second), (third, fourth)) = (low.split_at(out.len()), high.split_at(out.len()));
+        let mut largest = 0;
+        for ((((id, first), second), third), fourth) in out.iter_mut().zip(first).zip(second).zip(third).zip(fourth) {
+            *id = u32::from_le_bytes([*first, *second, *third, *fourth]);
+            largest = largest.max(*id);
+        }
+        Some(largest.into())
     }
     #[inline]
     fn from_u32(value: u32) -> Self {
@@ -240,51 +259,4 @@ impl<T: Id> Drop for ShardWriter<T> {
 
 pub(crate) fn bad(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::NotAShard { path: path.to_path_buf(), why: why.to_string() }
-}
-
-/// Reads a whole shard, `[rows * seq_len]` ids. With `sha256`, the file's bytes are checked before they are decoded.
-pub fn read_shard<T: Id>(path: &Path, seq_len: usize, sha256: Option<&str>) -> Result<Vec<T>> {
-    let mut data = Vec::new();
-    File::open(path).and_then(|mut file| file.read_to_end(&mut data)).map_err(io_error(path))?;
-    if let Some(expected) = sha256 {
-        let found = to_hex(&Sha256::digest(&data));
-        if found != expected {
-            return Err(Error::WrongHash { path: path.to_path_buf(), expected: expected.into(), found });
-        }
-    }
-    let reader = SerializedFileReader::new(Bytes::from(data)).map_err(|error| bad(path, error))?;
-    let expected = parquet_schema(T::BITS).map_err(|error| bad(path, error))?;
-    let found = reader.metadata().file_metadata().schema();
-    if found.get_fields() != expected.get_fields() {
-        return Err(bad(path, format!("its column is not `tokens`, a list of uint{}", T::BITS)));
-    }
-    let mut ids = Vec::new();
-    let (mut values, mut definition, mut repetition) = (Vec::new(), Vec::new(), Vec::new());
-    for index in 0..reader.num_row_groups() {
-        let column = reader.get_row_group(index).and_then(|group| group.get_column_reader(0));
-        let column: ColumnReader = column.map_err(|error| bad(path, error))?;
-        let mut column = get_typed_column_reader::<Int32Type>(column);
-        loop {
-            values.clear();
-            definition.clear();
-            repetition.clear();
-            let (records, ..) = column
-                .read_records(1024, Some(&mut definition), Some(&mut repetition), &mut values)
-                .map_err(|error| bad(path, error))?;
-            if records == 0 {
-                break;
-            }
-            let fixed = |(i, level): (usize, &i16)| (*level == 0) == i.is_multiple_of(seq_len);
-            if values.len() != records * seq_len
-                || repetition.len() != values.len()
-                || !repetition.iter().enumerate().all(fixed)
-            {
-                return Err(bad(path, format!("its rows do not all have {seq_len} tokens")));
-            }
-            for value in &values {
-                ids.push(T::from_i32(*value).ok_or_else(|| bad(path, format!("{value} is no token id")))?);
-            }
-        }
-    }
-    Ok(ids)
 }

@@ -3,6 +3,7 @@
 mod bpe;
 mod data;
 mod kernels;
+mod shards;
 mod stories;
 mod texts;
 mod train;
@@ -14,6 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     bpe::register(module)?;
     data::register(module)?;
     kernels::register(module)?;
+    shards::register(module)?;
     stories::register(module)?;
     texts::register(module)?;
     train::register(module)?;
