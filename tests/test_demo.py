@@ -40,7 +40,7 @@ def test_the_demo_ends_with_a_table_and_stories_and_then_has_nothing_to_do(tmp_p
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL]
+    "number", [*(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
 )
 def test_a_signal_ends_all_processes_and_the_demo_goes_on(tmp_path, number):
     """Also when nobody can clean up: a trainer that outlived the demo would go on writing, and hold its run."""

@@ -264,5 +264,5 @@ def test_a_tokenizer_that_the_library_encodes_is_named(content, corpus, tmp_path
 
     arguments = ["-i", corpus, "-t", folder, "-l", "16", "--out-dir", tmp_path / "tokens", "--workers", "1"]
     said = CliRunner().invoke(app, [str(one) for one in arguments])
-    assert "note: encoded by the tokenizers library, slowly: it has a normalizer, NFC" in said.stderr
+    assert "note: not encoded by our own encoder, so slowly: it has a normalizer, NFC" in said.stderr
     assert "there already" in call("tokenize", *arguments)

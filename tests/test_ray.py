@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,8 +85,9 @@ def test_shards_are_the_local_ones(connected, corpus, tokenizer_dir, tmp_path, l
 
 def test_a_node_that_sees_other_folders_is_named(corpus, tokenizer_dir, tmp_path):
     """What a worker does on such a node, here without one; tests/test_two_hosts.py has the node."""
-    with pytest.raises(TokensError, match=r"node .* does not see"):
-        spill.spill_block((0, None), job=None, spill=tmp_path / "absent" / ".spill")  # type: ignore[arg-type]
+    absent = SimpleNamespace(out_dir=tmp_path / "absent", part=tmp_path / "absent" / ".part-train")
+    with pytest.raises(TokensError, match=r"node .* does not see .*absent"):
+        spill.spill_block((0, None), job=absent)  # type: ignore[arg-type]
     with pytest.raises(ExecutorError, match=r"node .* does not see .*absent"):
         executor._rank({"scratch": str(tmp_path / "absent")})
 
@@ -169,6 +171,7 @@ def test_too_few_cpus_or_gpus_are_said_and_not_waited_for(connected, tiny_root):
         call("train", *arguments, "ray.resources_per_worker.GPU=0.5", "device=cuda")
 
 
+@pytest.mark.slow
 def test_a_cluster_has_its_time_to_make_room(connected, ray_head, monkeypatch, capsys):
     monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
     with pytest.raises(ExecutorError, match="no room for 5 workers"):

@@ -42,7 +42,7 @@ def killed(root: Path, model: str, name: str, records: int, delay: float) -> boo
     return not finished
 
 
-@pytest.fixture(scope="module", params=["llama", "mamba"])
+@pytest.fixture(scope="module", params=[pytest.param("llama", marks=pytest.mark.slow), "mamba"])
 def undisturbed(request, tiny_root):
     train(tiny_root, request.param)
     return tiny_root, request.param

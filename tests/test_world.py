@@ -118,7 +118,7 @@ def test_every_epoch_sees_every_row_once_across_batch_edges():
         assert sorted(rows[epoch * ROWS : (epoch + 1) * ROWS].tolist()) == list(range(ROWS))
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_rows_of_each_step_are_the_same_for_any_number_of_workers(size):
     """Real gloo processes gather what each of them would read."""
     alone = [batch_rows(step, 0, 1, BATCH, ROWS, SEED).tolist() for step in range(STEPS)]

@@ -31,7 +31,9 @@ def main(
     in_dataset: Annotated[
         str | None, typer.Option("--in-dataset", "-i", help="stories:N, files, or a Hub dataset")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", "-t", help="folder with a tokenizer.json")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", "-t", help="folder of a tokenizer, or a .model file")
+    ] = None,
     seq_len: Annotated[int | None, typer.Option("--seq-len", "-l", help="tokens in a row, <bos> included")] = None,
     out_dir: Annotated[Path | None, typer.Option(help="folder for the shards and their manifest")] = None,
     config: Annotated[str | None, typer.Option(help="config of a dataset on the Hub that has several")] = None,

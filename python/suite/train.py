@@ -41,11 +41,11 @@ def main(
             print(f"{heading:<12} {line}")
         return
 
-    from suite.tokenize import way_of_working
+    from suite.tokenize import DEFAULT_BLOCK_BYTES, way_of_working
     from suite.training.progress import Progress
 
     with Progress(settled, quiet) as progress:
-        prepare.ensure(settled, way_of_working(executor, 0), progress.say)
+        prepare.ensure(settled, way_of_working(executor, 0), progress.say, DEFAULT_BLOCK_BYTES[executor])
         launch = ray.launch if executor == "ray" else local.launch
         result = launch(run.train, settled, settled.num_workers, settled.device, progress.show)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"

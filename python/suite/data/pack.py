@@ -261,9 +261,9 @@ def _counting(shape: Shape, total: int, tell: Callable[[Progress], None]) -> OnB
 
 
 def _must_be_slow(texts: Texts, encoder: Tokenizer) -> bool:
-    """Whether the tokenizers library must encode, which is said. Both encode a sample of the job's own documents."""
+    """Whether the tokenizer's library must encode, which is said. Both encode a sample of the job's own documents."""
     if encoder.slow_because:
-        print(f"note: encoded by the tokenizers library, slowly: {encoder.slow_because}", file=sys.stderr)
+        print(f"note: not encoded by our own encoder, so slowly: {encoder.slow_because}", file=sys.stderr)
         return True
     documents, size = [], 0
     for document in texts.documents():

@@ -14,7 +14,7 @@ from suite.data.encode import Shape
 from suite.data.mix import text_source, texts_of
 from suite.data.pack import Work
 from suite.data.shards import Tokens
-from suite.data.source import TextSource
+from suite.data.source import DEFAULT_BLOCK_BYTES, TextSource
 from suite.data.tokenizer import Tokenizer
 from suite.training.config import RunConfig
 
@@ -57,7 +57,7 @@ def missing_splits(config: RunConfig) -> list[str]:
     return missing
 
 
-def ensure(config: RunConfig, work: Work, say: Say) -> None:
+def ensure(config: RunConfig, work: Work, say: Say, block_bytes: int = DEFAULT_BLOCK_BYTES) -> None:
     """Makes what the run needs and is not there. Raises ConfigError when it is absent and there is no source."""
     data = config.data
     folder = config.path(data.tokens)
@@ -84,6 +84,7 @@ def ensure(config: RunConfig, work: Work, say: Say) -> None:
                 Shape(data.seq_len, layout=data.layout),
                 work,
                 name=name,
+                block_bytes=block_bytes,
                 on_progress=lambda now: advance(1, str(now), now.blocks_total),
             )
         entry = tokens.split(name)

@@ -196,6 +196,8 @@ pub struct ShardWriter<T: Id> {
     writer: Option<SerializedFileWriter<Hashing>>,
     rows: u64,
     values: Vec<i32>,
+    definition: Vec<i16>,
+    repetition: Vec<i16>,
     id: std::marker::PhantomData<T>,
 }
 
@@ -204,7 +206,17 @@ impl<T: Id> ShardWriter<T> {
         let (temporary, sink) = created(&path)?;
         let writer = Self::open(sink, seq_len).map_err(|error| bad(&path, error))?;
         let id = std::marker::PhantomData;
-        Ok(Self { path, temporary, seq_len, writer: Some(writer), rows: 0, values: Vec::new(), id })
+        Ok(Self {
+            path,
+            temporary,
+            seq_len,
+            writer: Some(writer),
+            rows: 0,
+            values: Vec::new(),
+            definition: Vec::new(),
+            repetition: Vec::new(),
+            id,
+        })
     }
 
     fn open(sink: Hashing, seq_len: usize) -> parquet::errors::Result<SerializedFileWriter<Hashing>> {
@@ -226,13 +238,18 @@ impl<T: Id> ShardWriter<T> {
         assert!(ids.len().is_multiple_of(self.seq_len), "a row group holds whole rows");
         self.values.clear();
         self.values.extend(ids.iter().map(|id| id.to_i32()));
-        let definition = vec![1i16; ids.len()]; // every element is there
-        let repetition: Vec<i16> = (0..ids.len()).map(|i| i16::from(!i.is_multiple_of(self.seq_len))).collect();
+        // The same for every group: every element is there, and each row begins a list.
+        self.definition.resize(self.definition.len().max(ids.len()), 1);
+        while self.repetition.len() < ids.len() {
+            self.repetition.push(0);
+            self.repetition.resize(self.repetition.len() + self.seq_len - 1, 1);
+        }
+        let (definition, repetition) = (&self.definition[..ids.len()], &self.repetition[..ids.len()]);
         let Some(writer) = &mut self.writer else { unreachable!("finish() takes the writer and self with it") };
         let mut write = || {
             let mut group = writer.next_row_group()?;
             if let Some(mut column) = group.next_column()? {
-                column.typed::<Int32Type>().write_batch(&self.values, Some(&definition), Some(&repetition))?;
+                column.typed::<Int32Type>().write_batch(&self.values, Some(definition), Some(repetition))?;
                 column.close()?;
             }
             group.close()
