@@ -59,6 +59,18 @@ def sources(limit: int) -> list[str]:
     return found
 
 
+def prose(path: Path, limit: int) -> list[str]:
+    """Paragraphs of a file, neighbours together until they have a kilobyte, up to so many bytes."""
+    found, document = [], ""
+    with path.open(encoding="utf-8") as file:
+        for paragraph in file.read(limit).split("\n\n"):
+            document = f"{document}\n\n{paragraph}" if document else paragraph
+            if len(document) > 1000:
+                found.append(document)
+                document = ""
+    return found
+
+
 def first(texts: list[str], limit: int) -> list[str]:
     sizes = itertools.accumulate(len(text) for text in texts)
     return [text for text, size in zip(texts, sizes, strict=True) if size <= limit] or texts[:1]
@@ -83,7 +95,9 @@ def work(way: str, text: str, tokenizer: str, cores: str) -> None:
         before, began = _cpu(), time.monotonic()
         result = run() or {}
         wall = time.monotonic() - began
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # Not ru_maxrss, which begins with the memory of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
     print(json.dumps({"cpu": _cpu() - before, "wall": wall, "peak_mb": peak / 1e3, **result}))
 
 
@@ -154,7 +168,7 @@ def growth(home: Path, size: str) -> list[Row]:
 
 
 def main() -> None:
-    options = arguments(__doc__ or "")
+    options = arguments(__doc__ or "", prose="a text file of 110 MB or more, say of English books; its rows come first")
     size = "quick" if options.quick else "full"
     from suite.data import stories
     from suite.data.stories import StoriesSpec
@@ -166,6 +180,8 @@ def main() -> None:
         texts = stories.read(StoriesSpec(count), "train", 0, count)
         made = FAST_BYTES[size] / 1e6 / (time.process_time() - began)
         rows = [Row("stories written, as Python strings", made, "MB/CPU-s")]
+        if options.prose:
+            rows += end_to_end("prose", home, prose(Path(options.prose), FAST_BYTES[size]), size)
         rows += end_to_end("sources", home, sources(FAST_BYTES[size]), size)
         rows += end_to_end("stories", home, texts, size)
         del texts

@@ -28,8 +28,11 @@ class Row:
         return "met" if (self.value >= float(number) if sign == ">=" else self.value <= float(number)) else "MISSED"
 
 
-def arguments(about: str) -> argparse.Namespace:
+def arguments(about: str, **more: str) -> argparse.Namespace:
+    """--quick and --json, and `more` options with their help, each of which takes a value."""
     parser = argparse.ArgumentParser(description=about)
+    for name, help in more.items():
+        parser.add_argument(f"--{name}", help=help)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and sizes")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     return parser.parse_args()
