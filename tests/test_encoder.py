@@ -247,10 +247,10 @@ def test_a_difference_is_found_at_the_start_of_a_job_and_said(corpus, tokenizer_
         return _core.Encoder(bytes_, [], add_prefix_space=False, eos=eos, wide=wide)
 
     monkeypatch.setattr(encoder, "make", wrong)
-    encode._loaded.cache_clear()
+    encode._known.clear()
     assert tokens("fallen-back") == right
     assert "our encoder and the tokenizers library differ on this text" in capsys.readouterr().err
-    encode._loaded.cache_clear()
+    encode._known.clear()
 
 
 def test_a_tokenizer_that_the_library_encodes_is_named(content, corpus, tmp_path):

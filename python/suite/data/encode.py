@@ -6,7 +6,6 @@ padded to a row's length instead, so that the same plan, packer and spill make r
 
 from __future__ import annotations
 
-import functools
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,12 +126,23 @@ class Encoded(NamedTuple):
     digests: bytes
 
 
-@functools.lru_cache(maxsize=1)
+_known: dict[tuple[Path, str], Tokenizer] = {}  # the last one that this process used
+
+
+def know(folder: Path, encoder: Tokenizer) -> None:
+    """Spares this process from loading a tokenizer that it has: its encoders hold what they have learnt of words."""
+    _known.clear()
+    _known[folder, encoder.sha256] = encoder
+
+
 def _loaded(folder: Path, sha256: str) -> Tokenizer:
     """Once per worker process. Another machine may see another folder under the same name: the hash says so."""
+    if found := _known.get((folder, sha256)):
+        return found
     encoder = tokenizer.load(folder)
     if encoder.sha256 != sha256:
         raise TokensError(f"{folder}: a worker finds another tokenizer there than the job began with")
+    know(folder, encoder)
     return encoder
 
 

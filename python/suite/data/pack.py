@@ -28,7 +28,7 @@ from suite import __version__, _core
 from suite.base.errors import SourceError, SuiteError, TokensError
 from suite.base.store import MANIFEST, locked, sync
 from suite.data import shards
-from suite.data.encode import Encoded, Job, Shape, encode_block, stream_of
+from suite.data.encode import Encoded, Job, Shape, encode_block, know, stream_of
 from suite.data.formats import Block
 from suite.data.journal import Counts, Journal
 from suite.data.shards import Shard, Split, Tokens
@@ -196,6 +196,7 @@ def tokenize(
             deduplicate=deduplicate,
             identity=_identity(fresh, name, fingerprint, blocks),
         )
+        know(job.tokenizer, encoder)
         try:
             written = work(job, blocks, _counting(shape, len(blocks), on_progress))
             if not written.counts.text_bytes:
