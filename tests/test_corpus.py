@@ -243,3 +243,11 @@ def test_ready_configs_read_what_their_datasets_hold(path, repos, hub, tmp_path,
     made = shards.read(tmp_path / "tokens" / path.stem)
     assert made.split("train").documents == sum(len(some) for (_, split), some in texts.items() if split == "train")
     assert {f"data/{shard.name}" for shard in made.split("train").shards} <= set(hub.repo("tester/tokens").files())
+
+
+def test_escapes_in_flags_are_what_toml_reads(tmp_path):
+    """A shell passes '\\n\\n' as four characters, and the help shows it that way."""
+    (tmp_path / "three.txt").write_text("one\n\ntwo\n\nthree")
+    call("train_tokenizer", "-i", "stories:50", "-v", "300", "--out-dir", tmp_path / "tok")
+    arguments = ["-t", tmp_path / "tok", "-l", "2", "--out-dir", tmp_path / "tokens"]
+    assert "3 documents" in call("tokenize", "-i", tmp_path / "three.txt", "--separator", r"\n\n", *arguments)

@@ -129,6 +129,15 @@ def test_a_file_that_was_damaged_meanwhile_is_made_again(corpus, tokenizer_dir, 
     assert contents(tmp_path) == whole
 
 
+@pytest.mark.parametrize("name", ["train-00001.parquet", "train.documents"])
+def test_a_file_that_is_lost_or_cut_short_is_made_again(corpus, tokenizer_dir, whole, tmp_path, name):
+    tokenized(corpus, tokenizer_dir, tmp_path, pack.one_pass(map))
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])):
+        damage(tmp_path / name)
+        tokenized(corpus, tokenizer_dir, tmp_path, pack.one_pass(map))
+        assert contents(tmp_path) == whole
+
+
 def test_another_job_begins_anew(corpus, tokenizer_dir, tmp_path):
     with pytest.raises(PowerCut):
         tokenized(corpus, tokenizer_dir, tmp_path, pack.one_pass(dying(20, [])))

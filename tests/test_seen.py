@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import call, run_suite
+from conftest import call, refusal, run_suite
 from suite.data import pack, shards, stream, tokenizer
 from suite.data.batches import batch_rows, steps_of
 from suite.data.encode import Shape
@@ -71,6 +71,19 @@ def test_steps_of_a_row_are_those_whose_batches_hold_it(num_rows, batch, steps, 
     for row in range(num_rows):
         held = [k for k in range(steps) for one in read[k] if one == row]
         assert steps_of(row, batch, num_rows, seed, steps) == held
+
+
+def test_documents_cut_by_the_tail_are_said_and_no_document_is_no_success(tokenizer_dir, tmp_path):
+    for name, text in (("train", "abc def " * 20), ("validation", "abc def " * 20)):
+        (tmp_path / f"{name}.txt").write_text(f"{text}|{'x ' * 40}")
+        arguments = ["-t", tokenizer_dir, "-l", "16", "--out-dir", tmp_path / "t", "--as", name]
+        call("tokenize", "-i", tmp_path / f"{name}.txt", *arguments, "--separator", "|")
+    done = run_suite("overlap", tmp_path / "t", check=False)
+    assert "note: validation: 1 not whole in the rows, so not compared" in done.stderr
+    assert done.returncode == 1 and "1 of the 1 documents of validation are in train too" in done.stdout
+    (tmp_path / "one.txt").write_text("abc def " * 20)
+    call("tokenize", "-i", tmp_path / "one.txt", *arguments[:-1], "one")
+    assert "no document that is whole in its rows" in refusal("overlap", tmp_path / "t", "-s", "one")
 
 
 @pytest.mark.parametrize("slice_rows", [1, 3, 4096])

@@ -56,8 +56,10 @@ def main(
         print(", ".join(parts))
     more = sum(1 for _ in places)
     total = f"{shown + more:,} place{'s' * (shown + more != 1)}" if shown else "nowhere"
+    dropped = there.split(split).dropped_tokens
+    unread = f"; {dropped:,} tokens are in no row and were not searched" if dropped else ""
     left = f", the first {shown} shown; --limit 0 shows all" if more else ""
-    print(f"{folder}: {split}: {total}{left}", file=sys.stderr if json_ else sys.stdout)
+    print(f"{folder}: {split}: {total}{left}{unread}", file=sys.stderr if json_ else sys.stdout)
     if not shown:
         sys.exit(1)  # as grep does
 

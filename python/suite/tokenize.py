@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from suite.base.cli import door, open_door
+from suite.base.cli import door, open_door, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ def main(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="threads, or tasks on Ray; default: one for each core")] = None,
     executor: Annotated[str | None, typer.Option(help="local, ray, or auto: ray when RAY_ADDRESS is set")] = None,
-    separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
+    separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file: '\\n\\n'")] = None,
     errors: Annotated[str | None, typer.Option(help="bytes that are not UTF-8: strict (default) or replace")] = None,
     out_repo: Annotated[str | None, typer.Option(help="publish the folder as this dataset repo, OWNER/NAME")] = None,
     public: Annotated[
@@ -88,7 +88,7 @@ def main(
         raise ConfigError("--as names what --split says, so give --split too; or splits.NAME=... for the TOML")
     written = None
     if split is not None or not toml:
-        split = split or "train"
+        split = "train" if split is None else split
         written = {split_name(split).partition("@")[0] if as_ is None else as_: split}
     corpus = load_corpus(
         toml or [],
@@ -96,8 +96,8 @@ def main(
             "source.dataset": in_dataset,
             "source.config": config,
             "source.feature": feature,
-            "source.template": template,
-            "source.separator": separator,
+            "source.template": unescaped(template),
+            "source.separator": unescaped(separator),
             "source.errors": errors,
             "splits": written,
             "tokenizer.folder": None if tokenizer is None else str(found(tokenizer).absolute()),
@@ -120,6 +120,7 @@ def main(
 
 def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
     """Writes the corpus' splits; its tokenizer first, where there is none and the config says how large it is."""
+    import sys
     import time
 
     from suite.base.progress import bar
@@ -166,6 +167,11 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
             + f", {entry.duplicates:,} duplicates left out" * asked.deduplicate
             + rate
         )
+        if not entry.rows:
+            print(
+                f"warning: {corpus.tokens_folder}: {name}: no whole row of {asked.seq_len} tokens; it needs more text",
+                file=sys.stderr,
+            )
     if asked.repo is not None:
         folder = corpus.tokens_folder
         with publish.kept(folder):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from suite.base.cli import door, open_door
+from suite.base.cli import door, open_door, unescaped
 
 if TYPE_CHECKING:
     from suite.data.config import CorpusConfig
@@ -34,7 +34,7 @@ def main(
     vocab_size: Annotated[
         int | None, typer.Option("--vocab-size", "-v", help="tokens, at least 259; default: 4096")
     ] = None,
-    separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file")] = None,
+    separator: Annotated[str | None, typer.Option(help="what divides documents in a txt file: '\\n\\n'")] = None,
     errors: Annotated[str | None, typer.Option(help="bytes that are not UTF-8: strict (default) or replace")] = None,
     kind: Annotated[
         str | None, typer.Option(help="byte-level-bpe (default), sentencepiece-unigram or sentencepiece-bpe")
@@ -69,8 +69,8 @@ def main(
             "source.dataset": in_dataset,
             "source.config": config,
             "source.feature": feature,
-            "source.template": template,
-            "source.separator": separator,
+            "source.template": unescaped(template),
+            "source.separator": unescaped(separator),
             "source.errors": errors,
             "splits": None if split is None else {"train": split},
             "tokenizer.split": split,
@@ -113,6 +113,10 @@ def train(corpus: CorpusConfig) -> None:
     notes: list[str] = []
     with bar("training on", "MB") as advance:
         trained = kinds.train(texts_of(source), recipe, advance, notes.append)
+    if tokenizer.is_there(folder) and tokenizer.load(folder).sha256 != trained.sha256:
+        notes.append(
+            f"note: {folder}: another tokenizer was there and is replaced; tokens made with it keep their own copy"
+        )
     tokenizer.save(trained, folder)
     print(f"{folder}: {trained.vocab_size} tokens")
     if trained.vocab_size < vocab_size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -22,6 +23,14 @@ def door(help: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def unescaped(text: str | None) -> str | None:
+    """A flag's text with \\n, \\t, \\r and \\\\ as TOML reads them: a shell leaves them as they are typed."""
+    return None if text is None else re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match[1]], text)
 
 
 class Interrupted(BaseException):

@@ -21,7 +21,8 @@ def check(path: Path, sha256: str) -> None:
     found = sha256_of(path)
     if found != sha256:
         raise TokensError(
-            f"{path}: SHA-256 is {found}, the manifest says {sha256}: the file was damaged or replaced; make it again"
+            f"{path}: SHA-256 is {found}, the manifest says {sha256}: the file was damaged or replaced; remove it and "
+            "tokenize again"
         )
 
 

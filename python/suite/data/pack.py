@@ -289,6 +289,11 @@ def _already(fresh: Tokens, name: str, source: TextSource, fingerprint: str) -> 
         return None
     there = shards.read(fresh.folder)
     mine, theirs = fresh.header(), there.header()
+    if there.tokenizer_sha256 != fresh.tokenizer_sha256:
+        raise TokensError(
+            f"{fresh.folder}: made with another tokenizer (SHA-256 {there.tokenizer_sha256[:12]}, not "
+            f"{fresh.tokenizer_sha256[:12]}); take {fresh.folder / 'tokenizer'}, or another --out-dir"
+        )
     for key in mine:
         if mine[key] != theirs[key]:
             raise TokensError(
@@ -298,6 +303,10 @@ def _already(fresh: Tokens, name: str, source: TextSource, fingerprint: str) -> 
     if name not in there.splits:
         return None
     entry = there.splits[name]
+    files = [file for file in (*entry.shards, entry.index) if file]
+    sizes = {path.name: path.stat().st_size for path in fresh.folder.iterdir() if path.is_file()}
+    if entry.fingerprint == fingerprint and any(sizes.get(file.name) != file.bytes for file in files):
+        return None  # one was lost or cut short: made again, they are the same
     if entry.fingerprint != fingerprint:
         raise TokensError(
             f"{fresh.folder}: split {name!r} is there already, made from {entry.source} {entry.slice} with other "

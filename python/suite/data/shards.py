@@ -177,7 +177,8 @@ class Tokens:
 
         index = self.split(name).index
         if index is None:
-            raise TokensError(f"{self.folder}: split {name!r} has no index of its documents; tokenize it again")
+            why = "its rows were made elsewhere" if self.layout == "made elsewhere" else "tokenize it again"
+            raise TokensError(f"{self.folder}: split {name!r} has no index of its documents: {why}")
         path = self.folder / index.name
         if not path.is_file():
             raise TokensError(f"{path}: missing, though the manifest lists it; tokenize again")

@@ -118,6 +118,11 @@ def digests_of(tokens: Tokens, name: str) -> Iterator[np.ndarray]:
             left, start, first = left[edges[last] - start :], int(edges[last]), last
 
 
+def whole(tokens: Tokens, name: str) -> range:
+    """The documents of a split whose rows hold all that is kept of them."""
+    return range(len(stream_of(tokens, name).edges(name)) - 1)
+
+
 def overlap(tokens: Tokens, ours: str, theirs: str) -> tuple[list[int], int]:
     """Which documents of `ours` are, token for token, in `theirs` too: their numbers, and how many there are in all."""
     mine: dict[bytes, list[int]] = {}

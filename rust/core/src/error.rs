@@ -13,7 +13,7 @@ pub enum Error {
     IdBeyondVocabulary { id: u64, vocab_size: u64 },
 
     /// A shard's bytes are not those that its manifest promises.
-    #[error("{path}: SHA-256 is {found}, the manifest says {expected}: the file was damaged or replaced; make it again", path = .path.display())]
+    #[error("{path}: SHA-256 is {found}, the manifest says {expected}: the file was damaged or replaced; remove it and tokenize again", path = .path.display())]
     WrongHash { path: PathBuf, expected: String, found: String },
 
     /// A parquet file that is not a token shard of the expected shape.
