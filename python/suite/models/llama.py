@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from suite.models import ops
 from suite.models.config import LlamaConfig
 
 
@@ -50,10 +51,7 @@ class Attention(nn.Module):
         k_BKTE = self.k_proj(x_BTD).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
         v_BKTE = self.v_proj(x_BTD).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
         q_BHTE, k_BKTE = rotated(q_BHTE, cos_TE, sin_TE), rotated(k_BKTE, cos_TE, sin_TE)
-        if self.kv_heads != self.heads:
-            k_BKTE = k_BKTE.repeat_interleave(self.heads // self.kv_heads, 1)
-            v_BKTE = v_BKTE.repeat_interleave(self.heads // self.kv_heads, 1)
-        mixed_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, is_causal=True)
+        mixed_BHTE = ops.causal_attention(q_BHTE, k_BKTE, v_BKTE)
         return self.o_proj(mixed_BHTE.transpose(1, 2).reshape(B, T, -1))
 
 

@@ -1,0 +1,36 @@
+"""Where torch meets the Rust kernels: what they take, how tensors are shared, how they become operators."""
+
+import torch
+from torch import Tensor
+
+
+def takes_rust(tensors: tuple[Tensor, ...]) -> bool:
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def check_shapes(op: str, names: tuple[str, ...], tensors: tuple[Tensor, ...], shapes: tuple[tuple, ...]) -> None:
+    for name, tensor, shape in zip(names, tensors, shapes, strict=True):
+        if tensor.shape != shape:
+            raise ValueError(f"{op}: {name}: expected shape {tuple(shape)}, found {tuple(tensor.shape)}")
+
+
+def rows(tensor: Tensor):
+    """What the Rust border takes: an array whose last dimension is contiguous, sharing memory if it already is."""
+    tensor = tensor.detach()
+    # A gradient of .sum() is expanded: its strides are all 0.
+    return (tensor if tensor.stride(-1) == 1 and tensor.dim() == 3 else tensor.contiguous()).numpy()
+
+
+def like(tensors: list[Tensor]) -> list[Tensor]:
+    return [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for tensor in tensors]
+
+
+def operator(name, function, fake):
+    """Registers suite::<name> for CPU, its schema read from the annotations. Returns the operator.
+
+    Not by torch.library.custom_op: its first call imports torch._dynamo, 5 seconds for every process that trains.
+    """
+    torch.library.define(f"suite::{name}", torch.library.infer_schema(function, mutates_args=()))
+    torch.library.impl(f"suite::{name}", "cpu")(function)
+    torch.library.register_fake(f"suite::{name}")(fake)
+    return getattr(torch.ops.suite, name).default

@@ -1,0 +1,117 @@
+"""Mamba's selective scan. A loop over time in torch costs some hundred times the kernel, most of it in backward.
+
+B batch, T time, D channels, N states, C chunks of time.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suite import _core
+from suite.models.ops.border import check_shapes, like, operator, rows, takes_rust
+
+
+def selective_scan(
+    u_BTD: Tensor,
+    delta_BTD: Tensor,
+    A_DN: Tensor,
+    B_BTN: Tensor,
+    C_BTN: Tensor,
+    D_D: Tensor,
+    z_BTD: Tensor,
+    delta_bias_D: Tensor,
+) -> Tensor:
+    """out_BTD = (scan(u) + D u) silu(z), the core of Mamba (Gu and Dao 2023), differentiable in every input.
+
+    dt = softplus(delta + delta_bias), h = exp(dt A) h + dt B u, scan(u) = C . h, from h = 0. A is -exp(A_log). Inputs
+    with B and T may be strided; if their last dimension is not contiguous they are copied. Raises ValueError for
+    shapes that do not fit together.
+    """
+    inputs = (u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, z_BTD, delta_bias_D)
+    batch, time, channels = u_BTD.shape
+    num_states = A_DN.shape[-1]
+    btd, btn = (batch, time, channels), (batch, time, num_states)
+    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+    shapes = (btd, btd, (channels, num_states), btn, btn, (channels,), btd, (channels,))
+    check_shapes("selective_scan", names, inputs, shapes)
+    if takes_rust(inputs):
+        return _selective_scan(*inputs)[0]
+    return selective_scan_reference(*inputs)
+
+
+def selective_scan_reference(
+    u_BTD: Tensor,
+    delta_BTD: Tensor,
+    A_DN: Tensor,
+    B_BTN: Tensor,
+    C_BTN: Tensor,
+    D_D: Tensor,
+    z_BTD: Tensor,
+    delta_bias_D: Tensor,
+) -> Tensor:
+    """`selective_scan` as one reads it: a loop over time, on any device. Half precision is computed in float32."""
+    dtype = torch.promote_types(u_BTD.dtype, torch.float32)
+    inputs = (u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, z_BTD, delta_bias_D)
+    u, delta, A, B, C, D, z, delta_bias = (tensor.to(dtype) for tensor in inputs)
+    dt = F.softplus(delta + delta_bias)
+    h_BDN = u.new_zeros(u.shape[0], *A.shape)
+    ys_BD = []
+    # unbind, not [:, t]: the backward of an index writes zeros of the whole array, for every step.
+    for u_BD, dt_BD, B_BN, C_BN in zip(u.unbind(1), dt.unbind(1), B.unbind(1), C.unbind(1), strict=True):
+        h_BDN = torch.exp(dt_BD[..., None] * A) * h_BDN + (dt_BD * u_BD)[..., None] * B_BN[:, None]
+        ys_BD.append((h_BDN * C_BN[:, None]).sum(-1))
+    y_BTD = torch.stack(ys_BD, dim=1) if ys_BD else u
+    return ((y_BTD + D * u) * F.silu(z)).to(u_BTD.dtype)
+
+
+def _selective_scan_rust(
+    u_BTD: Tensor,
+    delta_BTD: Tensor,
+    A_DN: Tensor,
+    B_BTN: Tensor,
+    C_BTN: Tensor,
+    D_D: Tensor,
+    z_BTD: Tensor,
+    delta_bias_D: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """-> (out_BTD, states_BCND: h at the start of every chunk of time, for backward)"""
+    inputs = [u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, z_BTD, delta_bias_D]
+    out_BTD, states_BCND = _scan_outputs(*inputs)
+    arrays = [rows(tensor) for tensor in inputs]
+    _core.selective_scan(arrays, out_BTD.numpy(), states_BCND.numpy(), torch.get_num_threads())
+    return out_BTD, states_BCND
+
+
+def _scan_outputs(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, z_BTD, delta_bias_D):
+    batch, time, channels = u_BTD.shape
+    chunks = (time + _core.SCAN_CHUNK - 1) // _core.SCAN_CHUNK
+    return u_BTD.new_empty(u_BTD.shape), u_BTD.new_empty(batch, chunks, A_DN.shape[1], channels)
+
+
+def _selective_scan_rust_backward(inputs: list[Tensor], states_BCND: Tensor, out_grad_BTD: Tensor) -> list[Tensor]:
+    grads = like(inputs)
+    arrays = [rows(tensor) for tensor in inputs]
+    grad_arrays = [grad.numpy() for grad in grads]
+    states, out_grad = states_BCND.detach().numpy(), rows(out_grad_BTD)
+    _core.selective_scan_backward(arrays, states, out_grad, grad_arrays, torch.get_num_threads())
+    return grads
+
+
+def _keep_scan(ctx, inputs, output):
+    ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_scan(ctx, out_grad_BTD, _):
+    if out_grad_BTD is None:
+        return (None,) * 8
+    *inputs, states_BCND = ctx.saved_tensors
+    return tuple(_selective_scan_backward(inputs, states_BCND, out_grad_BTD))
+
+
+_selective_scan = operator("selective_scan", _selective_scan_rust, _scan_outputs)
+_selective_scan_backward = operator(
+    "selective_scan_backward", _selective_scan_rust_backward, lambda inputs, states, out_grad: like(inputs)
+)
+torch.library.register_autograd("suite::selective_scan", _backward_scan, setup_context=_keep_scan)
