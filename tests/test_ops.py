@@ -240,3 +240,14 @@ def test_autocast_multiplies_in_its_dtype_and_sums_in_float32():
     in_half = loss_and_grads(ops.linear_cross_entropy, hidden.bfloat16(), weight.bfloat16(), targets)
     assert torch.equal(found[0], in_half[0])
     assert [tensor.dtype for tensor in found] == [torch.float32] * 3
+
+
+@pytest.mark.parametrize("heads, kv_heads, time, size", [(2, 1, 7, 6), (6, 3, 33, 14), (1, 1, 1, 2)])
+@pytest.mark.parametrize("documents", [False, True])
+def test_attention_and_its_gradients_are_the_reference_in_float64(heads, kv_heads, time, size, documents):
+    generator = torch.Generator().manual_seed(time)
+    shapes = [(2, heads, time, size), (2, kv_heads, time, size), (2, kv_heads, time, size)]
+    inputs = [torch.randn(shape, generator=generator) for shape in shapes]
+    starts = torch.tensor([max(0, (t // 5) * 5 - 2) for t in range(time)]).expand(2, time) if documents else None
+    expected = with_grads(lambda *x: ops.causal_attention_reference(*x, starts), [tensor.double() for tensor in inputs])
+    assert_close(with_grads(lambda *x: ops.causal_attention(*x, starts), inputs), expected, TOLERANCE)

@@ -4,13 +4,14 @@ On CPU in float32 the selective scan and the causal convolution run in Rust (rus
 dtype takes the reference, chosen by the tensors alone: what happens to be installed never changes a result.
 """
 
-from suite.models.ops.attention import causal_attention
+from suite.models.ops.attention import causal_attention, causal_attention_reference
 from suite.models.ops.conv import conv_silu, conv_silu_reference
 from suite.models.ops.loss import linear_cross_entropy, linear_cross_entropy_reference
 from suite.models.ops.scan import selective_scan, selective_scan_reference
 
 __all__ = [
     "causal_attention",
+    "causal_attention_reference",
     "conv_silu",
     "conv_silu_reference",
     "linear_cross_entropy",
