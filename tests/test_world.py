@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import call
+from conftest import call, weights_of
 from ranks import batches_of_this_rank
 from suite import _core
 from suite.base.tracker import METRICS, read_records
 from suite.data.batches import batch_rows, rank_slice
 from suite.executor.local import launch
+from suite.training.tree import Tree, shape_of
 
 ROWS, BATCH, STEPS, SEED = 37, 6, 20, 5
 
@@ -136,6 +142,115 @@ def test_two_workers_train_as_one_does_to_rounding(tiny_root: Path):
     # The same rows in another order of summation: six updates of a tiny model move rounding by less than 1e-5.
     assert np.allclose(losses("of-1"), losses("of-2"), rtol=0, atol=1e-5)
     assert losses("of-1") != [losses("of-1")[0]] * 6
+
+
+def trained(root: Path, name: str, *overrides: str) -> Path:
+    call("train", root / "llama.toml", f"root={root}", f"name={name}", "executor=local", *overrides)
+    return root / "runs" / name
+
+
+def comparable(run: Path) -> list[dict]:
+    """Records without the clock's part."""
+    return [
+        {key: value for key, value in record.items() if not key.endswith(("second", "seconds", "seconds_left"))}
+        for record in read_records(run / METRICS)
+    ]
+
+
+def same_bits(run: Path, other: Path, steps: int) -> None:
+    assert weights_of(run, steps) == weights_of(other, steps)
+    state = f"resume-{steps:08d}/optimizer.safetensors"
+    assert (run / state).read_bytes() == (other / state).read_bytes()
+    assert comparable(run) == comparable(other)
+
+
+ACROSS = ["precision.reproducible=across-workers", "budget.steps=5", "threads=1"]
+
+
+@pytest.mark.parametrize(
+    "sequences, workers",
+    [(8, 2), pytest.param(8, 4, marks=pytest.mark.slow), pytest.param(12, 2, marks=pytest.mark.slow)],
+)
+def test_across_workers_any_number_of_them_gives_the_same_bits(tiny_root, sequences, workers):
+    """Weights, both moments, losses, norms and held-out losses of every step, ==. 12 sequences are leaves of three."""
+    arguments = [*ACROSS, f"batch.sequences={sequences}"]
+    alone = trained(tiny_root, f"across-{sequences}-{workers}-alone", *arguments)
+    shared = trained(tiny_root, f"across-{sequences}-{workers}", f"num_workers={workers}", *arguments)
+    same_bits(shared, alone, 5)
+
+
+def test_across_workers_is_the_plain_sum_to_rounding(tiny_root):
+    """The tree changes the order of a sum and nothing else: 5 updates of a tiny model move less than 1e-5."""
+    tree = trained(tiny_root, "across-tree", "batch.sequences=12", *ACROSS)
+    plain = trained(tiny_root, "across-plain", "batch.sequences=12", *ACROSS[1:])
+    losses = [[r["train/loss"] for r in read_records(run / METRICS) if "train/loss" in r] for run in (tree, plain)]
+    assert np.allclose(*losses, rtol=0, atol=1e-5) and weights_of(tree, 5) != weights_of(plain, 5)
+
+
+@given(leaves=st.integers(0, 6).map(lambda k: 2**k), odd=st.sampled_from([1, 3, 5, 7]), data=st.data())
+def test_a_tree_of_any_part_is_a_branch_of_the_whole(leaves, odd, data):
+    """Sums that rounding tells apart: parts of the leaves, summed alone and then together, are the whole."""
+    import torch
+
+    assert shape_of(leaves * odd) == (odd, leaves)
+    values = torch.randn(leaves, 3, generator=torch.Generator().manual_seed(leaves * odd))
+
+    def total(part: torch.Tensor) -> torch.Tensor:
+        tree = Tree()
+        for leaf in part:
+            tree.add(leaf.clone())
+        return tree.total()
+
+    def slow(part: torch.Tensor) -> torch.Tensor:
+        return part[0] if len(part) == 1 else slow(part[: len(part) // 2]) + slow(part[len(part) // 2 :])
+
+    workers = 2 ** data.draw(st.integers(0, leaves.bit_length() - 1))
+    assert torch.equal(total(values), slow(values))
+    assert torch.equal(total(torch.stack([total(part) for part in values.chunk(workers)])), slow(values))
+
+
+def test_what_across_workers_cannot_keep_is_refused(tiny_root):
+    from suite.base.errors import ConfigError
+
+    for overrides, message in (
+        (["num_workers=3", "batch.sequences=12"], "the same bits on 1, 2 workers with 6 micro-batches"),
+        (["batch.sequences=7"], "7 is not a multiple of batch.micro_sequences 2"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            trained(tiny_root, "across-refused", *ACROSS, *overrides)
+
+
+@pytest.mark.parametrize("whom", ["all", pytest.param("one rank", marks=pytest.mark.slow)])
+def test_workers_asked_to_stop_agree_on_a_step_and_keep_it(tiny_root, whom):
+    """A signal to the command, or to a single rank that its machine wants to be rid of."""
+    arguments = [*ACROSS[:1], "batch.sequences=8", "num_workers=2", "executor=local", "resume.every_seconds=1000"]
+    name = f"stopped-{whom.replace(' ', '-')}"
+    common = [tiny_root / "llama.toml", f"root={tiny_root}", "budget.steps=40", *arguments]
+    run = tiny_root / "runs" / name
+    process = subprocess.Popen(
+        [sys.executable, "-m", "suite", "train", *map(str, common), f"name={name}"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while len(read_records(run / METRICS)) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    if whom == "all":
+        process.send_signal(signal.SIGTERM)
+    else:
+        os.kill(ranks_of(process.pid)[-1], signal.SIGUSR1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "run the same command again" in said and "Traceback" not in said
+    [resume] = run.glob("resume-*")
+    assert 0 < int(resume.name[7:]) == read_records(run / METRICS)[-1]["step"] < 40
+    call("train", *common, f"name={name}")
+    call("train", *common, "name=stopped-never", "num_workers=1", "threads=1")
+    same_bits(run, tiny_root / "runs" / "stopped-never", 40)
+
+
+def ranks_of(pid: int) -> list[int]:
+    """The spawned ranks among a command's children, in the order of their start."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 PINNED_ORDER = [1, 4, 0, 5, 2, 7, 3, 6, 5, 0, 7, 1, 3, 2, 4, 6, 2, 3, 1, 4, 5, 6, 7, 0]

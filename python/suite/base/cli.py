@@ -33,17 +33,27 @@ def unescaped(text: str | None) -> str | None:
     return None if text is None else re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match[1]], text)
 
 
+# Ctrl-C, and schedulers' ways of asking: Kubernetes' and spot machines' SIGTERM, Slurm's --signal=USR1@90.
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM under another name, so that typer does not turn it into a bare "Aborted"."""
+    """SIGINT, SIGTERM or SIGUSR1 under another name, so that typer does not turn it into a bare "Aborted"."""
 
 
 def _interrupt(signal_number: int, _: object) -> None:
     raise Interrupted(signal_number)
 
 
+def exit_code(interrupted: Interrupted) -> int:
+    """130 for Ctrl-C, as shells count. Who wants the machine back (SIGTERM, Slurm's SIGUSR1) is told to come again
+    later: 75, sysexits' EX_TEMPFAIL, which a scheduler's script can tell from a failure."""
+    return 130 if interrupted.args[0] == signal.SIGINT else 75
+
+
 def open_door(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
     """Runs a door and exits. A signal ends the workers first, and says that what is finished is kept."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, _interrupt)
     try:
         app(args=arguments, prog_name=name, standalone_mode=True)
@@ -54,7 +64,7 @@ def open_door(app: typer.Typer, arguments: list[str] | None = None, name: str | 
         sys.exit(1)
     except Interrupted as interrupted:
         print("\ninterrupted; what is finished is kept: run the same command again to go on from it", file=sys.stderr)
-        sys.exit(128 + interrupted.args[0])  # as shells count
+        sys.exit(exit_code(interrupted))
     except BrokenPipeError:  # `suite ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

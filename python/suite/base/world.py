@@ -33,6 +33,25 @@ class World:
 
             torch.distributed.all_reduce(tensor)
 
+    def sum_in_tree(self, tensor: torch.Tensor) -> None:
+        """Replaces the tensor by its sum over the ranks, neighbours first, then pairs of them, and so on.
+
+        Every rank ends with the same bits: float addition is commutative. The number of ranks is a power of two.
+        """
+        import torch
+        import torch.distributed as dist
+
+        assert self.size & (self.size - 1) == 0
+        distance = 1
+        while distance < self.size:
+            partner, theirs = self.rank ^ distance, torch.empty_like(tensor)
+            for work in dist.batch_isend_irecv(
+                [dist.P2POp(dist.isend, tensor, partner), dist.P2POp(dist.irecv, theirs, partner)]
+            ):
+                work.wait()
+            tensor += theirs
+            distance *= 2
+
     def barrier(self) -> None:
         if self.size > 1:
             import torch.distributed

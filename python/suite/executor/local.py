@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from suite.base.cli import Interrupted
+from suite.base.cli import Interrupted, exit_code
 from suite.base.errors import SuiteError, WorkerError
 from suite.base.world import World
 from suite.executor.feed import Feed, OnRecord, watching
@@ -202,7 +202,7 @@ def _rank(
         world = World(rank, size, f"cuda:{rank}" if device == "cuda" else device)
         outbox.put((rank, function(config, world, Feed(Path(folder) / "feed")), None))
         torch.distributed.destroy_process_group()
-    except SuiteError as error:
+    except (SuiteError, Interrupted) as error:
         outbox.put((rank, None, error))
 
 
@@ -252,4 +252,4 @@ def _member(function: Callable[[Any], Any], item: Any, number: int, outbox: Any)
     except SuiteError as error:
         outbox.put((number, Outcome(None, str(error))))
     except Interrupted as interrupted:
-        sys.exit(128 + interrupted.args[0])
+        sys.exit(exit_code(interrupted))

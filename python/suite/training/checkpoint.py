@@ -7,6 +7,7 @@ weights, both moments, the random state and the step. Neither holds a pickle, an
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,20 @@ def save_checkpoint(
     seal(folder, "checkpoint", {"step": step, **about})
 
 
-def save_resume(run: Path, step: int, model: Model, optimizer: torch.optim.AdamW, keep: int) -> None:
-    """Writes and seals resume-<step>, then removes all but the newest `keep`."""
-    folder = _fresh(_resume_folder(run, step))
+def save_resume(
+    run: Path, step: int, model: Model, optimizer: torch.optim.AdamW, keep: int, stays: Collection[int] = ()
+) -> None:
+    """Writes and seals resume-<step>, then removes all but the newest `keep` and those of steps in `stays`."""
+    folder = _resume_folder(run, step)
+    if is_sealed(folder):
+        return
+    _fresh(folder)
     hf.write_weights(model, folder / hf.WEIGHTS)
     save_file(optim.state_by_name(model, optimizer), folder / "optimizer.safetensors")
     save_file({"torch": torch.get_rng_state()}, folder / "random.safetensors")
     seal(folder, "resume", {"step": step})
-    for old in sorted(run.glob("resume-????????"))[:-keep]:
+    passing = [old for old in sorted(run.glob("resume-????????")) if old.name not in {f"resume-{s:08d}" for s in stays}]
+    for old in passing[:-keep]:
         if old != folder:
             shutil.rmtree(old)
 

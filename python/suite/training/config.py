@@ -84,6 +84,8 @@ class ScheduleConfig(Section):
 class PrecisionConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
     deterministic: bool = False  # only kernels that repeat their bits; matters on a GPU, a CPU always does
+    # Gradients are summed as a fixed tree: the same weights, bit for bit, on 1, 2, 4 ... workers.
+    reproducible: Literal["across-workers"] | None = None
 
 
 class CheckpointsConfig(Section):
@@ -112,7 +114,8 @@ class SamplesConfig(Section):
 
 class ResumeConfig(Section):
     every_seconds: NonNegativeFloat = 60.0  # 0: at every step
-    keep: PositiveInt = 1
+    keep: PositiveInt = 1  # the newest so many states
+    steps: tuple[PositiveInt, ...] = ()  # states that stay, to fork from; the one before wsd's decay does too
 
 
 class TrackerConfig(Section):
@@ -169,6 +172,26 @@ class RunConfig(Section):
     def _workers_share_the_batch(self) -> RunConfig:
         if self.batch.sequences < self.num_workers:
             raise ValueError(f"batch.sequences {self.batch.sequences} is less than num_workers {self.num_workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_is_a_tree(self) -> RunConfig:
+        micro = self.batch.micro_sequences
+        if self.precision.reproducible is None or micro is None:
+            return self
+        slices, rest = divmod(self.batch.sequences, micro)
+        if rest:
+            raise ValueError(
+                f"batch.sequences {self.batch.sequences} is not a multiple of batch.micro_sequences {micro}, as "
+                "precision.reproducible = 'across-workers' needs"
+            )
+        most = slices & -slices
+        if self.num_workers > most or self.num_workers & (self.num_workers - 1):
+            allowed = ", ".join(str(2**k) for k in range(most.bit_length()))
+            raise ValueError(
+                f"num_workers {self.num_workers}: precision.reproducible = 'across-workers' gives the same bits on "
+                f"{allowed} workers with {slices} micro-batches in a step (batch.sequences / batch.micro_sequences)"
+            )
         return self
 
     @model_validator(mode="after")

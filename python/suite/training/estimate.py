@@ -6,6 +6,7 @@ be charged for what nobody could know. On whole stories the floor is exact.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 
@@ -71,9 +72,10 @@ def _surprisal(documents: list[np.ndarray | None], tokenizer: Tokenizer) -> floa
 def loss(model: Model, held_out: HeldOut, world: World) -> float:
     """Mean nats per token, in the weights' own precision (no autocast). Ranks share the batches."""
     model.eval()
-    total = torch.zeros((), dtype=torch.float64)
     starts = range(0, len(held_out.rows), ROWS_PER_BATCH)
-    for start in list(starts)[world.rank :: world.size]:
+    # A place for each batch, 0 on the other ranks: adding those rounds nothing, whatever the number of ranks.
+    nats = torch.zeros(len(starts), dtype=torch.float64)
+    for number, start in list(enumerate(starts))[world.rank :: world.size]:
         rows = held_out.rows[start : start + ROWS_PER_BATCH]
         width = max(map(len, rows))
         ids_BT = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -83,8 +85,8 @@ def loss(model: Model, held_out: HeldOut, world: World) -> float:
         real_BT = (
             torch.arange(width - 1)[None] < lengths[:, None]
         )  # padding is on the right: it changes nothing before it
-        total += token_nats(model, ids_BT.to(world.device)).cpu()[real_BT].double().sum()
+        nats[number] = token_nats(model, ids_BT.to(world.device)).cpu()[real_BT].double().sum()
     model.train()
-    total = total.to(world.device)
-    world.sum(total)
-    return float(total) / held_out.targets
+    nats = nats.to(world.device)
+    world.sum(nats)
+    return math.fsum(nats.tolist()) / held_out.targets

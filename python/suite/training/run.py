@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from suite.training.targets import mean_per_row
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
 SAMPLES = "samples.jsonl"
+STOPPED_ELSEWHERE = int(signal.SIGTERM)  # the signal of a rank that stops because another one was asked to
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -253,10 +255,16 @@ def choices(config: RunConfig, cores: int, choose_device: Callable[[], str]) -> 
         stored = stored_config(config.folder)
         device = stored.device if stored else choose_device()
     # Around 2,048 tokens keep a small model's activations in a core's cache; a GPU takes all of a worker's rows.
-    micro = max(1, 2048 // config.data.seq_len) if device == "cpu" else -(-config.batch.sequences // config.num_workers)
+    sequences, in_tree = config.batch.sequences, config.precision.reproducible == "across-workers"
+    if device == "cpu":
+        micro = max(1, 2048 // config.data.seq_len)
+    else:
+        micro = -(-sequences // (8 if in_tree else config.num_workers))
+    if in_tree:  # slices that do not depend on the number of workers, each a whole part of the batch
+        micro = next(size for size in range(min(micro, sequences), 0, -1) if sequences % size == 0)
     return {
-        "threads": max(1, cores // config.num_workers),
+        "threads": 1 if in_tree else max(1, cores // config.num_workers),
         "device": device,
         "precision.dtype": "bfloat16" if device == "cuda" else "float32",
-        "batch.micro_sequences": min(micro, config.batch.sequences),
+        "batch.micro_sequences": min(micro, sequences),
     }

@@ -23,8 +23,17 @@ def learning_rate(step: int, total_steps: int, optimizer: OptimizerConfig, sched
         case "cosine":
             return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * (1 - left / span)))
         case "wsd":
-            decay = max(1, round(schedule.decay_fraction * total_steps))
+            decay = _decay_steps(schedule, total_steps)
             return floor + (peak - floor) * min(1.0, left / (decay + 1))
+
+
+def _decay_steps(schedule: ScheduleConfig, total_steps: int) -> int:
+    return max(1, round(schedule.decay_fraction * total_steps))
+
+
+def decay_step(schedule: ScheduleConfig, total_steps: int) -> int:
+    """The step from which wsd's rate falls: its weights are the last of the stable phase. Others: the last step."""
+    return total_steps - _decay_steps(schedule, total_steps) if schedule.type == "wsd" else total_steps
 
 
 def checkpoint_steps(config: CheckpointsConfig, total_steps: int) -> list[int]:

@@ -43,8 +43,13 @@ def accumulate(
     return total
 
 
-def sum_over_ranks(model: Model, nats: Tensor, world: World) -> None:
-    """Sums gradients and nats over the ranks, as one message each."""
+def gradient_of(parameter: Tensor) -> Tensor:
+    """A parameter's gradient; zeros for one that nothing flowed into."""
+    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+
+
+def sum_over_ranks(model: Model, sums: Tensor, world: World) -> None:
+    """Sums gradients, as one message, and `sums` over the ranks."""
     if world.size == 1:
         return
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -52,4 +57,4 @@ def sum_over_ranks(model: Model, nats: Tensor, world: World) -> None:
     world.sum(flat)
     for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(summed.view_as(grad))
-    world.sum(nats)
+    world.sum(sums)
