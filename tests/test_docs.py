@@ -19,7 +19,7 @@ README = (HOME / "README.md").read_text()
 
 
 def keys(section) -> set[str]:
-    found = set(section.model_fields)
+    found = {field.alias or name for name, field in section.model_fields.items()}
     for field in section.model_fields.values():
         for inner in _unwrapped(field.annotation):
             found |= keys(inner)

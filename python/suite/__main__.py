@@ -16,6 +16,7 @@ VERBS = {
     "overlap": "token shards -> documents that two splits share",
     "seen": "text -> the documents, rows and steps that hold it",
     "train": "token shards -> checkpoints, from TOML",
+    "diff": "two runs -> the first step at which they differ, and by what",
     "generate": "checkpoint -> text",
 }
 

@@ -26,7 +26,7 @@ from suite.base.errors import ConfigError
 class Section(BaseModel):
     """A part of a config: frozen, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 # Keys of which a config has one: a later layer's choice takes the place of an earlier one's.
@@ -194,7 +194,7 @@ def _fields(kind: type[BaseModel], path: Sequence[str], location: Sequence[Any])
             models = [found for model in models if part in model.model_fields
                       for found in _unwrapped(model.model_fields[part].annotation)]  # fmt: skip
     tagged = [model for model in models if _tag(model) in location] or models
-    return [name for model in tagged for name in model.model_fields]
+    return [field.alias or name for model in tagged for name, field in model.model_fields.items()]
 
 
 def to_toml(config: BaseModel) -> str:
@@ -205,6 +205,8 @@ def to_toml(config: BaseModel) -> str:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{value} in a config")
     return value

@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,23 +54,28 @@ def batch_rows(step: int, rank: int, world_size: int, batch_size: int, num_rows:
 
 @contextmanager
 def ahead(
-    rows: np.ndarray, steps: range, numbers_of: Callable[[int], np.ndarray], device: str
+    rows: np.ndarray,
+    steps: range,
+    numbers_of: Callable[[int], np.ndarray],
+    device: str,
+    change: Callable[[int, np.ndarray], None] | None = None,
 ) -> Iterator[Iterator[torch.Tensor]]:
     """Yields the batches of these steps in turn, int64 [len(numbers_of(step)), seq_len], on the device.
 
-    What fails while a batch is gathered is raised where that batch is asked for. The thread ends with the block,
-    however the block ends.
+    `change(step, ids)` may write into a batch's int64 ids before they go there. What fails while a batch is gathered
+    is raised where that batch is asked for. The thread ends with the block, however the block ends.
     """
     ready: queue.Queue[Any] = queue.Queue(DEPTH)
     stop = threading.Event()
-    batch_of = _onto_gpu(rows, device) if device.startswith("cuda") else _in_memory(rows)
+    batch_of = _onto_gpu(rows, device) if device.startswith("cuda") and not change else _in_memory(rows)
 
     def gather() -> None:
         try:
             for step in steps:
                 if stop.is_set():
                     return
-                ready.put(batch_of(numbers_of(step)))
+                batch = batch_of(numbers_of(step))
+                ready.put(_changed(batch, partial(change, step), device) if change else batch)
         except BaseException as error:  # not lost in a thread: the step that needs the batch raises it
             ready.put(error)
 
@@ -89,6 +95,13 @@ def ahead(
         while not ready.empty():  # makes room for the one batch that the thread may still put
             ready.get()
         thread.join()
+
+
+def _changed(batch: Callable[[], torch.Tensor], change: Callable[[np.ndarray], None], device: str) -> Any:
+    """A batch in memory after `change`, on its way to the device. Few runs have changes: no stream, no buffers."""
+    ids_BT = batch()
+    change(ids_BT.numpy())
+    return lambda: ids_BT.to(device)
 
 
 def _gather(rows: np.ndarray, numbers: np.ndarray, out: np.ndarray) -> np.ndarray:

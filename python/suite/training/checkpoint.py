@@ -71,7 +71,13 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
     steps = resume_steps(run)
     if not steps:
         return 0
-    folder = _resume_folder(run, steps[-1])
+    load_state(run, steps[-1], model, optimizer)
+    return steps[-1]
+
+
+def load_state(run: Path, step: int, model: Model, optimizer: torch.optim.AdamW) -> None:
+    """Restores a sealed resume state. Raises SealError when it is damaged or of another model."""
+    folder = _resume_folder(run, step)
     open_sealed(folder, "resume")
     hf.read_weights(model, folder / hf.WEIGHTS)
     try:
@@ -81,4 +87,3 @@ def load_resume(run: Path, model: Model, optimizer: torch.optim.AdamW) -> int:
             f"{folder}: no optimizer state for {error}; remove the folder to go on from an older one"
         ) from None
     torch.set_rng_state(load_file(folder / "random.safetensors")["torch"])
-    return steps[-1]

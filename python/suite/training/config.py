@@ -20,6 +20,25 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Folder = Annotated[str, Field(min_length=1)]
 
 
+class ChangeConfig(Section):
+    """Documents dropped, swapped or inserted from a step on (data/changes.py); steps as checkpoints count them."""
+
+    after_step: NonNegativeInt = 0  # drop and swap: the last step whose weights know nothing of it
+    drop: tuple[NonNegativeInt, ...] = ()  # documents of the training split, by number
+    swap: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] = ()  # pairs of them
+    insert: Annotated[str, Field(min_length=1)] | None = None  # a text
+    at_steps: tuple[PositiveInt, ...] = ()  # insert: the updates that read it; update k leads to step k
+    sequence: NonNegativeInt = 0  # insert: of the batch, whose beginning it takes
+
+    @model_validator(mode="after")
+    def _says_what_and_when(self) -> ChangeConfig:
+        if not (self.drop or self.swap or self.insert is not None):
+            raise ValueError("give drop, swap or insert")
+        if (self.insert is None) == bool(self.at_steps):
+            raise ValueError("insert and at_steps come together")
+        return self
+
+
 class DataConfig(Section):
     """Tokens to train on. When `tokens` or `tokenizer` is not there yet, it is made from `source`."""
 
@@ -35,6 +54,7 @@ class DataConfig(Section):
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = 512
     layout: Literal["stream", "documents"] = "stream"  # of tokens that are made
     order_seed: Seed = 0
+    changes: tuple[ChangeConfig, ...] = ()
 
 
 class BudgetConfig(Section):
@@ -148,6 +168,7 @@ class RunConfig(Section):
     """One model's training."""
 
     name: Name
+    from_: Annotated[str | None, Field(alias="from", pattern=r"^.+@[0-9]+$")] = None  # forks a run: runs/NAME@STEP
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # of a worker; None: its share of this machine's cores
     root: str | None = None  # None: $SUITE_ROOT, or the current folder

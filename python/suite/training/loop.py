@@ -25,11 +25,12 @@ from suite.base.errors import DivergedError
 from suite.base.store import hold
 from suite.base.tracker import METRICS, Tracker, truncate
 from suite.base.world import World, check_device, use_threads
-from suite.data.batches import ahead, batch_rows
+from suite.data.batches import ahead
 from suite.models.build import Model, build, initialize, num_parameters
-from suite.training import checkpoint, estimate, optim, prepare, run, schedule
+from suite.training import checkpoint, estimate, fork, optim, prepare, run, schedule
 from suite.training.config import RunConfig
 from suite.training.milestones import Milestones, OnRecord
+from suite.training.reading import Reading
 from suite.training.run import SAMPLES
 from suite.training.stopping import asked_to_stop
 from suite.training.targets import Targets
@@ -60,22 +61,25 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     _repeatable(config)
     tokens, tokenizer = prepare.opened(config)
     total_steps = run.total_steps(config, tokens)
-    rows = tokens.rows("train")
+    reading = Reading(config, tokens, tokenizer)
     held_out = estimate.HeldOut.of(tokens, "validation", config.eval.rows, tokenizer)
-    kept = set(schedule.checkpoint_steps(config.checkpoints, total_steps))
+    first = run.first_step(config)
+    kept = {first, *(step for step in schedule.checkpoint_steps(config.checkpoints, total_steps) if step > first)}
     stays = {*config.resume.steps, schedule.decay_step(config.schedule, total_steps)}
 
     model = build(config.model, config.model.vocab_size or tokens.vocab_size)
     initialize(model, config.seed, tokenizer.special.pad)
     model.to(world.device).train()
     optimizer = optim.adamw(model, config.optimizer)
-    start = checkpoint.load_resume(config.folder, model, optimizer)
-    targets = Targets.of(tokens, "train", config.batch.sequences, config.data.order_seed)
+    start, origin = checkpoint.load_resume(config.folder, model, optimizer), None
+    if start < first:
+        start, origin = first, fork.begin(config, tokenizer.sha256, model, optimizer)
+    targets = reading.targets
 
     tracker = None
     if world.is_first:
-        run.begin(config, tokens, start)
-        _forget(config, start, total_steps)
+        run.begin(config, tokens, start, origin)
+        _forget(config, start, first, total_steps)
         settings = config.tracker
         tracker = held.enter_context(
             Tracker(config.folder, settings.type, settings.project, config.name, json.loads(config.model_dump_json()))
@@ -96,14 +100,21 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     validation_loss = math.nan
     if world.is_first:
         on_record({"step": start, "note": _plan(config, model, total_steps, targets, world)})
-    if start == 0:
-        milestones.keep(0)
+        for line in origin["differs"] if origin else ():
+            on_record({"step": start, "note": f"from {config.from_}, with {line}"})
+    if start == first:
+        milestones.keep(first)
     asked = held.enter_context(asked_to_stop())
 
     def rows_of(k: int) -> np.ndarray:
-        return batch_rows(k, world.rank, world.size, config.batch.sequences, len(rows), config.data.order_seed)
+        return reading.numbers(k, world.rank, world.size)
 
-    batches = held.enter_context(ahead(rows, range(start, total_steps), rows_of, world.device))
+    def change(k: int, ids_BT: np.ndarray) -> None:
+        reading.change(k, world.rank, world.size, ids_BT)
+
+    batches = held.enter_context(
+        ahead(reading.rows, range(start, total_steps), rows_of, world.device, change if config.data.changes else None)
+    )
     last_resume = began = read_last = time.monotonic()
     under_way: deque[tuple[int, float, torch.Tensor]] = deque()
     lateness = 0 if world.device == "cpu" else 1  # a GPU is kept busy while the host reads
@@ -186,10 +197,10 @@ def _plan(config: RunConfig, model: Model, total_steps: int, targets: Targets, w
     )
 
 
-def _forget(config: RunConfig, start: int, total_steps: int) -> None:
+def _forget(config: RunConfig, start: int, first: int, total_steps: int) -> None:
     """Drops the records that this start will write again: those after `start`, and at `start` what comes with a
     checkpoint when that is still to be sealed, which can only be the first or the last."""
-    open_end = start in (0, total_steps)
+    open_end = start in (first, total_steps)
     truncate(
         config.folder / METRICS,
         lambda record: (

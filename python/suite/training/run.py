@@ -92,6 +92,16 @@ def steps_reading(config: RunConfig, tokens: shards.Tokens) -> Callable[[int], l
     return steps
 
 
+def first_step(config: RunConfig) -> int:
+    """The step a run begins with: 0, or where it was forked."""
+    return int(config.from_.rpartition("@")[2]) if config.from_ else 0
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """All keys that say what a run is, flat, in the config's order; those that are None are left out."""
+    return {key: value for key, value in _flat(config).items() if not key.startswith(OPERATIONAL)}
+
+
 def _flat(config: RunConfig) -> dict[str, Any]:
     return flatten(json.loads(config.model_dump_json(exclude_none=True)))
 
@@ -143,7 +153,7 @@ def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     return validate(RunConfig, table)
 
 
-def begin(config: RunConfig, tokens: shards.Tokens, step: int) -> None:
+def begin(config: RunConfig, tokens: shards.Tokens, step: int, origin: dict[str, Any] | None = None) -> None:
     """Makes the folder with its config, and notes this start and what it runs on in its environment.
 
     Warns where that differs from the start before: bits may differ from there on. Raises IdentityError when the run
@@ -154,19 +164,29 @@ def begin(config: RunConfig, tokens: shards.Tokens, step: int) -> None:
         "tokens": fingerprint,
         "total_steps": total_steps(config, tokens),
         "starts": [],
+        **({"from": origin} if origin else {}),
     }
-    if began["tokens"] != fingerprint:
-        raise IdentityError(
-            f"{config.folder}: began with other tokens than {tokens.folder} holds now; give this run another name="
-        )
+    check_tokens(config, tokens, began)
     now = environment(config)
     for before in began["starts"][-1:]:
         for key in now:
-            if before.get(key) != now[key]:
-                print(f"warning: {config.name}: {key} was {before.get(key)}, is {now[key]}", file=sys.stderr)
+            if (
+                key in before
+                and before[key] != now[key]
+                and (key != "workers" or config.precision.reproducible is None)
+            ):
+                print(f"warning: {config.name}: {key} was {before[key]}, is {now[key]}", file=sys.stderr)
     began["starts"].append({"step": step, **now})
     write_json(config.folder / ENVIRONMENT, began)
     write_atomically(config.folder / CONFIG, to_toml(config))
+
+
+def check_tokens(config: RunConfig, tokens: shards.Tokens, began: dict[str, Any]) -> None:
+    """Raises IdentityError when a run that has begun reads other tokens than these."""
+    if began["tokens"] != tokens_fingerprint(tokens):
+        raise IdentityError(
+            f"{config.folder}: began with other tokens than {tokens.folder} holds now; give this run another name="
+        )
 
 
 def tokens_fingerprint(tokens: shards.Tokens) -> str:
@@ -183,6 +203,8 @@ def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
     beyond = [step for step in config.checkpoints.extra if step > total]
     if beyond:
         raise ConfigError(f"checkpoints.extra: {beyond[0]} is beyond the run's {total} steps")
+    if first_step(config) >= total:
+        raise ConfigError(f"from: {config.from_}: the run's budget is {total} steps, which must be more")
     if config.schedule.warmup_steps > total:
         raise ConfigError(f"schedule.warmup_steps: {config.schedule.warmup_steps} of the run's {total} steps")
     return total
@@ -210,6 +232,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": config.threads,
+        "workers": config.num_workers,
         "device": config.device,
     }
 

@@ -13,10 +13,17 @@ from suite.models.build import Model
 from suite.training.targets import NOTHING
 
 
+def read(ids_BT: Tensor, ignore: int = NOTHING) -> tuple[Tensor, Tensor]:
+    """A batch's inputs [B, T-1] and targets [B, T-1]: a negative number is ~id, an id that is read and not counted."""
+    inputs_BT = torch.where(ids_BT < 0, ~ids_BT, ids_BT)
+    return inputs_BT[:, :-1], ids_BT[:, 1:].masked_fill(ids_BT[:, 1:] < 0, ignore)
+
+
 def nats_of(model: Model, ids_BT: Tensor, ignore: int = NOTHING) -> Tensor:
     """Summed nats of every token after <bos> but those that are `ignore`, a scalar that gradients flow through."""
-    hidden_MD = model.hidden(ids_BT[:, :-1]).flatten(0, 1)
-    return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, ids_BT[:, 1:].flatten(), ignore)
+    inputs_BT, targets_BT = read(ids_BT, ignore)
+    hidden_MD = model.hidden(inputs_BT).flatten(0, 1)
+    return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, targets_BT.flatten(), ignore)
 
 
 def accumulate(

@@ -6,6 +6,7 @@ backward pass. It follows from the step alone, by the index of documents: nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,8 @@ NOTHING = -100  # no id: every target counts
 
 @dataclass
 class Targets:
-    """`ignore` is the id of padding, NOTHING where rows are full. counts: int64 [rows], None where all are equal."""
+    """`ignore` is the id of padding, NOTHING where rows are full. counts: int64 [rows], None where all are equal.
+    `uncounted` says how many of a step's targets do not count beside that."""
 
     sequences: int
     seed: int
@@ -26,26 +28,30 @@ class Targets:
     per_row: int
     counts: np.ndarray | None
     ignore: int
+    uncounted: Callable[[int], int] | None = None
     _before: tuple[int, int] = field(default=(0, 0))  # a step, and the tokens of those before it
 
     @classmethod
-    def of(cls, tokens: Tokens, name: str, sequences: int, seed: int) -> Targets:
+    def of(
+        cls, tokens: Tokens, name: str, sequences: int, seed: int, uncounted: Callable[[int], int] | None = None
+    ) -> Targets:
         content, num_rows = tokens.seq_len - 1, tokens.split(name).rows
         if tokens.layout != "documents":
-            return cls(sequences, seed, num_rows, content, None, NOTHING)
+            return cls(sequences, seed, num_rows, content, None, NOTHING, uncounted)
         assert tokens.pad is not None, "rows of documents are filled up with a pad token"
         counts = np.minimum(tokens.lengths(name), content).astype(np.int64)
-        return cls(sequences, seed, num_rows, content, counts, tokens.pad)
+        return cls(sequences, seed, num_rows, content, counts, tokens.pad, uncounted)
 
     def of_step(self, step: int) -> int:
         """The tokens that step `step`, from 0, predicts over all ranks."""
+        less = self.uncounted(step) if self.uncounted else 0
         if self.counts is None:
-            return self.sequences * self.per_row
-        return int(self.counts[batch_rows(step, 0, 1, self.sequences, self.num_rows, self.seed)].sum())
+            return self.sequences * self.per_row - less
+        return -less + int(self.counts[batch_rows(step, 0, 1, self.sequences, self.num_rows, self.seed)].sum())
 
     def before(self, step: int) -> int:
         """The tokens that the steps before `step` predict together. Cheap when asked in order."""
-        if self.counts is None:
+        if self.counts is None and self.uncounted is None:
             return step * self.sequences * self.per_row
         known, tokens = self._before if self._before[0] <= step else (0, 0)
         self._before = step, tokens + sum(self.of_step(k) for k in range(known, step))
