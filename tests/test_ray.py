@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from suite.data.source import Source
 from suite.data.spill import two_passes
 from suite.executor import choose, local, nodes
 from suite.executor import ray as executor
+from suite.executor import ray_train as train
 from suite.executor.mistakes import keep_mistake, mistake_in
 from suite.training import run
 from suite.training.config import load_run
@@ -89,7 +92,7 @@ def test_a_node_that_sees_other_folders_is_named(corpus, tokenizer_dir, tmp_path
     with pytest.raises(TokensError, match=r"node .* does not see .*absent"):
         spill.spill_block((0, None), job=absent)  # type: ignore[arg-type]
     with pytest.raises(ExecutorError, match=r"node .* does not see .*absent"):
-        executor._rank({"scratch": str(tmp_path / "absent")})
+        train._rank({"scratch": str(tmp_path / "absent")})
 
 
 def test_what_a_killed_driver_left_is_removed_and_what_another_holds_is_not(tmp_path):
@@ -99,7 +102,7 @@ def test_what_a_killed_driver_left_is_removed_and_what_another_holds_is_not(tmp_
         folder.mkdir()
         keep_mistake(folder, DivergedError("old"))
     with hold(held):
-        scratch = executor._fresh_scratch(tmp_path)
+        scratch = train._fresh_scratch(tmp_path)
     assert not left.exists() and mistake_in(held) and mistake_in(scratch) is None and (scratch / "feed").is_dir()
 
 
@@ -123,7 +126,7 @@ def test_two_workers_end_in_the_weights_of_two_local_ones_also_when_one_is_kille
     wanted = load_run([tiny_root / "llama.toml"], arguments)
     settled = run.settle(wanted, run.choices(wanted, 2, lambda: "cpu"))
     told: list[dict] = []
-    executor.launch(ranks.train_but_die_once, settled, 2, "cpu", told.append)
+    train.launch(ranks.train_but_die_once, settled, 2, "cpu", told.append)
     assert (settled.folder / "died").exists()
     assert weights_of(settled.folder, 14) == two_local_workers
     assert "nothing to do" in call("train", tiny_root / "llama.toml", *arguments)
@@ -146,6 +149,33 @@ def test_two_workers_agree_with_one_to_rounding(connected, tiny_root, two_local_
 
 
 @pytest.mark.slow
+def test_asked_to_stop_the_workers_keep_the_step_and_the_run_goes_on(ray_head, tiny_root):
+    """SIGTERM to the driver, as a job's end is: exit code 75, and the state of the last step that was logged."""
+    arguments = [tiny_root / "llama.toml", f"root={tiny_root}", "num_workers=2", "budget.steps=30"]
+    arguments += [
+        "precision.reproducible=across-workers",
+        "batch.sequences=8",
+        "resume.every_seconds=1000",
+        "threads=1",
+    ]
+    environment = {**os.environ, **SETTINGS, "RAY_ADDRESS": ray_head.address}
+    command = [sys.executable, "-m", "suite", "train", *map(str, arguments), "name=ray-stopped", "executor=ray"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    folder = tiny_root / "runs" / "ray-stopped"
+    while len(read_records(folder / METRICS)) < 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75 and "run the same command again" in said and "Traceback" not in said, said
+    [state] = run.resume_steps(folder)
+    assert 0 < state == read_records(folder / METRICS)[-1]["step"] < 30
+    call("train", *arguments, "name=ray-stopped", "executor=local")
+    call("train", *arguments, "name=ray-never-stopped", "num_workers=1", "executor=local")
+    assert weights_of(folder, 30) == weights_of(tiny_root / "runs" / "ray-never-stopped", 30)
+
+
+@pytest.mark.slow
 def test_a_users_mistake_is_the_same_line_as_without_ray(connected, tiny_root):
     arguments = [f"root={tiny_root}", "name=ray-diverged", "num_workers=2"]
     with pytest.raises(DivergedError, match="not finite"):
@@ -158,7 +188,7 @@ def test_a_worker_that_always_dies_ends_the_run_with_a_line(connected, tiny_root
     wanted = load_run([tiny_root / "llama.toml"], arguments)
     settled = run.settle(wanted, run.choices(wanted, 2, lambda: "cpu"))
     with pytest.raises(ExecutorError, match=r"the run failed on Ray: .+"):
-        executor.launch(ranks.die, settled, 2, "cpu", lambda record: None)
+        train.launch(ranks.die, settled, 2, "cpu", lambda record: None)
 
 
 def test_too_few_cpus_or_gpus_are_said_and_not_waited_for(connected, tiny_root):

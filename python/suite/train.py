@@ -22,7 +22,7 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="say what would happen, and do nothing")] = False,
 ) -> None:
     """Train a model from TOML. The same command again goes on where it stopped, or says that it is finished."""
-    from suite.executor import choose, local, ray
+    from suite.executor import choose, local, ray_train
     from suite.training import prepare, run
     from suite.training.config import load_run
 
@@ -46,7 +46,7 @@ def main(
 
     with Progress(settled, quiet) as progress:
         prepare.ensure(settled, way_of_working(executor, 0), progress.say, DEFAULT_BLOCK_BYTES[executor])
-        launch = ray.launch if executor == "ray" else local.launch
+        launch = ray_train.launch if executor == "ray" else local.launch
         result = launch(run.train, settled, settled.num_workers, settled.device, progress.show)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"
     print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")

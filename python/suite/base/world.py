@@ -7,7 +7,7 @@ A world of one does nothing. A larger one is a torch.distributed group, made by 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from suite.base.errors import ConfigError
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
+    """`stop` holds the signals that this rank was asked to end with, `leaving` what is known of a machine that will go:
+    whoever started the ranks may append to both while they work."""
+
     rank: int = 0
     size: int = 1
     device: str = "cpu"
+    stop: list[int] = field(default_factory=list, compare=False)
+    leaving: list[str] = field(default_factory=list, compare=False)
 
     @property
     def is_first(self) -> bool:

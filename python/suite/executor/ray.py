@@ -1,4 +1,4 @@
-"""Ray under the line: Ray Data maps block descriptors, Ray Train runs ranks. The only file that imports ray.
+"""Ray under the line: a cluster to join, and Ray Data, which maps block descriptors.
 
 Ray places work, starts it again when a process or a node dies, and carries small things. Text and ids never pass
 through its object store; checkpoints, metrics and resume are ours; what Ray Train stores is scratch. So a run and a
@@ -7,31 +7,24 @@ shard are the same bytes here as on one machine.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
-import secrets
-import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from suite.base.cli import Interrupted
-from suite.base.errors import ExecutorError, SealError, SuiteError, WorkerError
-from suite.base.store import hold, root_of
-from suite.base.world import World
+from suite.base.cli import STOPS
+from suite.base.errors import ExecutorError, SuiteError, WorkerError
 from suite.executor import cluster
-from suite.executor.feed import Feed, OnRecord, watching
-from suite.executor.mistakes import failure, keep_mistake, mistake_in, suite_error
+from suite.executor.mistakes import failure
 from suite.executor.nodes import check_versions, versions
 
 START_SECONDS = 900  # for a cluster to make room: nodes boot and join, other work ends
-COLLECTIVE_SECONDS = 300  # a rank that is silent for longer is taken for dead
 
 # For the driver's environment, which Ray hands on. Train's controller looks at its workers this often; at its default
 # of 2 s every end of a run waits for the next look.
@@ -59,6 +52,8 @@ def connect() -> Any:
         return ray
     for name, value in _DRIVER.items():
         os.environ.setdefault(name, value)
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in STOPS} if main else {}
     address = cluster()
     if address:
         _knock(address)
@@ -73,6 +68,10 @@ def connect() -> Any:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())  # of a version mismatch Ray says the versions in later lines
         raise ExecutorError(f"no Ray cluster at {address or 'this machine'}: {reason}") from None
+    finally:
+        # Ray puts handlers of its own in the place of SIGTERM's: one in C++ that prints a stack, one that exits.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return ray
 
 
@@ -205,108 +204,3 @@ def _apply(row: dict[str, Any]) -> dict[str, Any]:
         what = error.filename or "input or output"
         result = ExecutorError(f"node {socket.gethostname()}: {what}: {error.strerror or error}")
     return {"result": pickle.dumps(result)}
-
-
-# ── training ──
-
-
-def launch(
-    function: Callable[[Any, World, OnRecord], Any], config: Any, num_workers: int, device: str, on_record: OnRecord
-) -> Any:
-    """Calls `function(config, world, on_record)` on every rank of a TorchTrainer; returns what the first returns.
-
-    A dead worker costs the steps since the last resume state: the group starts again, config.ray.max_failures times
-    at most. A user's mistake ends the run at once and is raised here.
-    """
-    ray = connect()
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    config.check_for_ray()
-    resources = config.worker_resources
-    find_room(ray, num_workers, resources, config.ray.start_seconds)
-    root = root_of(config.root).absolute()
-    scratch = _fresh_scratch(root / ".ray")
-    held = hold(scratch)
-    task = {
-        "function": function,
-        "config": config.model_copy(update={"root": str(root)}),
-        "device": device,
-        "scratch": str(scratch),
-        "versions": versions(),
-    }
-    failures = FailureConfig(max_failures=config.ray.max_failures, controller_failure_limit=2)
-    trainer = TorchTrainer(
-        _rank,
-        train_loop_config=task,
-        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo", timeout_s=COLLECTIVE_SECONDS),
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=device == "cuda", resources_per_worker=resources),
-        run_config=RunConfig(
-            name="train",
-            storage_path=str(scratch),
-            failure_config=failures,
-            callbacks=[_deaths_to(scratch / "feed")],
-        ),
-    )
-    try:
-        with watching(scratch / "feed", on_record):
-            result = trainer.fit().return_value
-        if mistake := mistake_in(scratch):
-            raise mistake
-        return result
-    except TrainingFailedError as error:
-        mistakes = [mistake_in(scratch), *map(suite_error, getattr(error, "worker_failures", {}).values())]
-        raise next(filter(None, mistakes), ExecutorError(f"the run failed on Ray: {failure(error)}")) from None
-    except SystemExit:  # how Ray Train answers Ctrl-C
-        raise Interrupted(signal.SIGINT) from None
-    finally:
-        held.close()
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another run's scratch may be there
-            scratch.parent.rmdir()
-
-
-def _fresh_scratch(home: Path) -> Path:
-    """A new folder, after removing those of drivers that were killed: nobody holds them any more."""
-    for old in home.glob("*"):
-        with contextlib.suppress(SealError):
-            hold(old).close()
-            shutil.rmtree(old, ignore_errors=True)
-    scratch = home / secrets.token_hex(8)
-    (scratch / "feed").mkdir(parents=True)
-    return scratch
-
-
-def _deaths_to(folder: Path) -> Any:
-    """A callback for Train's controller that tells the driver of workers that ended badly."""
-    from ray.train import UserCallback
-
-    class Deaths(UserCallback):
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            for rank, error in worker_exceptions.items():
-                if not suite_error(error):
-                    Feed(folder)({"step": 0, "note": f"worker {rank} ended: {failure(error).partition('. ')[0]}"})
-
-    return Deaths()
-
-
-def _rank(task: dict[str, Any]) -> Any:
-    scratch, host = Path(task["scratch"]), socket.gethostname()
-    if not scratch.is_dir():
-        raise ExecutorError(f"node {host} does not see {scratch}: several nodes need a root that all of them see")
-    if mistake_in(scratch):
-        return None  # another rank met a user's mistake, and Ray starts the group again all the same
-    try:
-        check_versions(task["versions"])
-        from ray import train
-        from ray.train.torch import get_device
-
-        context = train.get_context()
-        rank, size = context.get_world_rank(), context.get_world_size()
-        device = str(get_device()) if task["device"] == "cuda" else task["device"]
-        feed = Feed(scratch / "feed")
-        feed({"step": 0, "note": f"worker {rank} of {size} on {host}, {device}"})
-        return task["function"](task["config"], World(rank, size, device), feed)
-    except SuiteError as error:
-        keep_mistake(scratch, error)
-        raise

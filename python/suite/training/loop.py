@@ -36,6 +36,8 @@ from suite.training.stopping import asked_to_stop
 from suite.training.targets import Targets
 from suite.training.update import Update
 
+LEAVING_SECONDS = 2.0  # between resume states once a machine is known to go
+
 
 @dataclass(frozen=True)
 class Result:
@@ -104,7 +106,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
             on_record({"step": start, "note": f"from {config.from_}, with {line}"})
     if start == first:
         milestones.keep(first)
-    asked = held.enter_context(asked_to_stop())
+    held.enter_context(asked_to_stop(world.stop))
 
     def rows_of(k: int) -> np.ndarray:
         return reading.numbers(k, world.rank, world.size)
@@ -153,9 +155,10 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         rate = schedule.learning_rate(k, total_steps, config.optimizer, config.schedule)
         if not under_way:
             read_last = time.monotonic()
-        under_way.append((at, rate, update(next(batches), targets.of_step(k), rate, bool(asked))))
+        under_way.append((at, rate, update(next(batches), targets.of_step(k), rate, bool(world.stop))))
         evaluates = config.eval.every is not None and at % config.eval.every == 0
-        late = time.monotonic() - last_resume >= config.resume.every_seconds
+        patience = min(config.resume.every_seconds, LEAVING_SECONDS) if world.leaving else config.resume.every_seconds
+        late = time.monotonic() - last_resume >= patience
         due = at in kept or evaluates or at in stays or late
         while len(under_way) > (0 if due or at >= stop_at else lateness):
             read()
@@ -170,7 +173,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
             last_resume = time.monotonic()
         if stop_at <= at < total_steps:
             world.barrier()  # nobody leaves before the state stands
-            raise Interrupted(asked[0] if asked else run.STOPPED_ELSEWHERE)
+            raise Interrupted(world.stop[0] if world.stop else run.STOPPED_ELSEWHERE)
     if start == total_steps:
         validation_loss = milestones.keep(total_steps)  # killed between the last resume state and the last seal
     world.barrier()

@@ -11,15 +11,14 @@ from suite.base.cli import STOPS
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """The signals that ask this process to end, as they come; the run ends after the step that all ranks agree on,
-    with a resume state. The second signal ends it at once.
+def asked_to_stop(asked: list[int]) -> Iterator[None]:
+    """Appends the signals that ask this process to end, as they come; the run ends after the step that all ranks
+    agree on, with a resume state. The second signal ends it at once.
 
     A signal that this process ignores stays ignored. In a thread that is not the main one nothing can be caught.
     """
-    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
     before = {number: signal.getsignal(number) for number in STOPS}
 
@@ -32,7 +31,7 @@ def asked_to_stop() -> Iterator[list[int]]:
         if handler != signal.SIG_IGN:
             signal.signal(number, ask)
     try:
-        yield asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
