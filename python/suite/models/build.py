@@ -6,24 +6,34 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
-from suite.models.config import LlamaConfig, MambaConfig
+from suite.base.errors import ConfigError
+from suite.models.causal import Causal
+from suite.models.config import HfConfig, LlamaConfig, MambaConfig
 from suite.models.llama import Llama
 from suite.models.mamba import Mamba
 
-Model = Llama | Mamba
+Model = Llama | Mamba | Causal
 
 
-def build(config: LlamaConfig | MambaConfig, vocab_size: int, device: torch.device | str = "cpu") -> Model:
+def build(config: LlamaConfig | MambaConfig | HfConfig, vocab_size: int, device: torch.device | str = "cpu") -> Model:
     """The module with uninitialised weights. On "meta" it costs nothing."""
+    if isinstance(config, HfConfig):
+        try:
+            return Causal(config, vocab_size, device)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None
     with torch.device(device):
         return Llama(config, vocab_size) if isinstance(config, LlamaConfig) else Mamba(config, vocab_size)
 
 
 def initialize(model: Model, seed: int, pad: int | None = None) -> None:
     """Draws every weight anew. A weight depends on the seed, its name and its shape alone, and is drawn on the CPU:
-    the same on every device, and unchanged by parameters that are added elsewhere."""
+    the same on every device, and unchanged by parameters that are added elsewhere. transformers' classes draw their
+    own."""
+    if isinstance(model, Causal):
+        model.draw(seed)
+        return
     for name, parameter in model.named_parameters():
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
@@ -33,9 +43,11 @@ def initialize(model: Model, seed: int, pad: int | None = None) -> None:
             parameter.copy_(drawn)
 
 
-def num_parameters(model: nn.Module) -> Mapping[str, int]:
+def num_parameters(model: Model) -> Mapping[str, int]:
     """Counts: total, and without the embedding and output matrices."""
     embedding = {"model.embed_tokens.weight", "backbone.embeddings.weight", "lm_head.weight"}
+    if isinstance(model, Causal):
+        embedding = model.embeddings()
     counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return {
         "total": sum(counts.values()),

@@ -6,12 +6,27 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from suite.base.config import Section
 
 
-class LlamaConfig(Section):
+class Pretrained(Section):
+    """What `init_from` held when the run began, written down by the run: going on asks neither folder nor Hub again."""
+
+    version: str  # the commit of a repo on the Hub; of a folder, the SHA-256 of its weights
+    config: str  # its config.json, as JSON: TOML has no null
+
+
+class Beginning(Section):
+    """Where the first weights come from: the seed, or a model that was trained before."""
+
+    init_from: Annotated[str, Field(min_length=1)] | None = None  # run@step, a folder, or OWNER/NAME@REVISION
+    resize_embeddings: bool = False  # ids keep their rows; new ids begin as they would without init_from
+    pretrained: Pretrained | None = None  # training/pretrained.py fills it
+
+
+class LlamaConfig(Beginning):
     """RMSNorm, RoPE, SwiGLU, grouped-query attention (Touvron et al. 2023)."""
 
     type: Literal["llama"]
@@ -74,7 +89,7 @@ class LlamaConfig(Section):
         }
 
 
-class MambaConfig(Section):
+class MambaConfig(Beginning):
     """Mamba-1 (Gu and Dao 2023): a selective state space with a gated, convolved input."""
 
     type: Literal["mamba"]
@@ -113,7 +128,7 @@ class MambaConfig(Section):
         return self
 
     def to_hf(self, vocab_size: int, seq_len: int) -> dict[str, Any]:
-        own = self.model_dump(exclude={"type", "vocab_size", "time_step_rank"})
+        own = self.model_dump(exclude={"type", "vocab_size", "time_step_rank", *Beginning.model_fields})
         return {
             "architectures": ["MambaForCausalLM"],
             "model_type": "mamba",
@@ -128,4 +143,34 @@ class MambaConfig(Section):
         }
 
 
-ModelConfig = Annotated[LlamaConfig | MambaConfig, Field(discriminator="type")]
+class HfConfig(Beginning):
+    """Any causal-LM class of transformers. Every other key goes to its config class, which has the last word."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["hf"]
+    model_class: str | None = None  # such as GPT2LMHeadModel; None: what init_from holds
+    vocab_size: PositiveInt | None = None  # None: the tokenizer's
+    attn_implementation: Literal["eager", "sdpa"] | None = None  # None: what transformers takes for this class
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The keys for transformers' config class that the config itself gives; the string "null" is JSON's null."""
+        return {key: None if value == "null" else value for key, value in (self.model_extra or {}).items()}
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many positions the class says it has; None where it does not say."""
+        from suite.models import causal
+
+        return causal.max_positions(self)
+
+    @model_validator(mode="after")
+    def _transformers_takes_it(self) -> HfConfig:
+        from suite.models import causal  # and with it transformers: some seconds that only this type costs
+
+        causal.check(self)
+        return self
+
+
+ModelConfig = Annotated[LlamaConfig | MambaConfig | HfConfig, Field(discriminator="type")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from suite.models import ops
 from suite.models.config import LlamaConfig
@@ -92,18 +93,26 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        self.gradient_checkpointing = False
         self.model = Body(config, vocab_size)
         self.lm_head = nn.Linear(config.hidden_size, vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def use_gradient_checkpointing(self) -> None:
+        """Keeps each layer's input alone for the backward, which computes the rest again: the same bits."""
+        self.gradient_checkpointing = True
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """The states that the output layer reads, [B, T, D]."""
         x_BTD = self.model.embed_tokens(ids_BT)
         cos_TE, sin_TE = rope_tables(ids_BT.shape[1], self.config.head_dim, self.config.rope_theta, ids_BT.device)
         cos_TE, sin_TE = cos_TE.to(x_BTD.dtype), sin_TE.to(x_BTD.dtype)
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer in self.model.layers:
-            x_BTD = layer(x_BTD, cos_TE, sin_TE)
+            x_BTD = (
+                checkpoint(layer, x_BTD, cos_TE, sin_TE, use_reentrant=False) if again else layer(x_BTD, cos_TE, sin_TE)
+            )
         return self.model.norm(x_BTD)
 
     def forward(self, ids_BT: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import re
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from suite.models import ops
 from suite.models.config import MambaConfig
@@ -75,16 +76,22 @@ class Mamba(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        self.gradient_checkpointing = False
         self.backbone = Backbone(config, vocab_size)
         self.lm_head = nn.Linear(config.hidden_size, vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
 
+    def use_gradient_checkpointing(self) -> None:
+        """Keeps each layer's input alone for the backward, which computes the rest again: the same bits."""
+        self.gradient_checkpointing = True
+
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """The states that the output layer reads, [B, T, D]."""
         x_BTD = self.backbone.embeddings(ids_BT)
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer in self.backbone.layers:
-            x_BTD = layer(x_BTD)
+            x_BTD = checkpoint(layer, x_BTD, use_reentrant=False) if again else layer(x_BTD)
         return self.backbone.norm_f(x_BTD)
 
     def forward(self, ids_BT: Tensor) -> Tensor:

@@ -82,6 +82,7 @@ class BudgetConfig(Section):
 class BatchConfig(Section):
     sequences: Annotated[int, Field(ge=1, le=2**24)] = 64  # in a step, over all workers
     micro_sequences: PositiveInt | None = None  # in one forward and backward of a worker; None: chosen for the device
+    gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: the same bits
 
 
 class OptimizerConfig(Section):
@@ -161,7 +162,7 @@ class RayConfig(Section):
 
 
 # Keys that say how and where, not what: they may change when a run goes on.
-OPERATIONAL = ("root", "executor", "num_workers", "resume.", "tracker.", "ray.")
+OPERATIONAL = ("root", "executor", "num_workers", "resume.", "tracker.", "ray.", "batch.gradient_checkpointing")
 
 
 class RunConfig(Section):
@@ -224,6 +225,15 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rows_fit(self) -> RunConfig:
+        if self.model.type == "hf" and (limit := self.model.max_positions) and self.data.seq_len - 1 > limit:
+            raise ValueError(
+                f"data.seq_len {self.data.seq_len} is beyond the {limit} positions of model.model_class "
+                f"{self.model.model_class}; its max_position_embeddings (n_positions in some) says how many there are"
+            )
+        return self
+
     def check_for_ray(self) -> None:
         """Raises ConfigError when [ray] asks for what cannot be; the local executor does not look at it."""
         asked, gpus = self.ray.device(), self.ray.resources_per_worker.get("GPU")
@@ -265,10 +275,11 @@ class SuiteSection(Section):
 def load_run(files: list[Path], overrides: list[str]) -> RunConfig:
     """Layers to a run. Raises ConfigError with a line for every mistake."""
     from suite.base.config import load_layers, validate
+    from suite.training.pretrained import filled
 
     if not files:
         raise ConfigError("no config: name a TOML file, such as configs/mamba-100k.toml")
     table, origins = load_layers(files, overrides)
     if "suite" in table:
         raise ConfigError(f"{files[0]}: a suite of runs, where one run is expected; `suite demo` trains a suite")
-    return validate(RunConfig, table, origins)
+    return validate(RunConfig, filled(table), origins)

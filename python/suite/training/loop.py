@@ -27,7 +27,8 @@ from suite.base.tracker import METRICS, Tracker, truncate
 from suite.base.world import World, check_device, use_threads
 from suite.data.batches import ahead
 from suite.models.build import Model, build, initialize, num_parameters
-from suite.training import checkpoint, estimate, fork, optim, prepare, run, schedule
+from suite.models.causal import seed_draws
+from suite.training import checkpoint, estimate, fork, optim, prepare, pretrained, run, schedule
 from suite.training.config import RunConfig
 from suite.training.milestones import Milestones, OnRecord
 from suite.training.reading import Reading
@@ -70,7 +71,11 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     stays = {*config.resume.steps, schedule.decay_step(config.schedule, total_steps)}
 
     model = build(config.model, config.model.vocab_size or tokens.vocab_size)
-    initialize(model, config.seed, tokenizer.special.pad)
+    if first == 0 and not run.resume_steps(config.folder):
+        initialize(model, config.seed, tokenizer.special.pad)
+        pretrained.begin(model, config)
+    if config.batch.gradient_checkpointing:
+        model.use_gradient_checkpointing()
     model.to(world.device).train()
     optimizer = optim.adamw(model, config.optimizer)
     start, origin = checkpoint.load_resume(config.folder, model, optimizer), None
@@ -155,6 +160,8 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         rate = schedule.learning_rate(k, total_steps, config.optimizer, config.schedule)
         if not under_way:
             read_last = time.monotonic()
+        if config.model.type == "hf":  # dropout's; in a tree each slice adds its number
+            seed_draws(config.seed, k, 0 if update.in_tree else world.rank)
         under_way.append((at, rate, update(next(batches), targets.of_step(k), rate, bool(world.stop))))
         evaluates = config.eval.every is not None and at % config.eval.every == 0
         patience = min(config.resume.every_seconds, LEAVING_SECONDS) if world.leaving else config.resume.every_seconds

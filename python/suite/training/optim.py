@@ -34,6 +34,8 @@ def state_by_name(model: Model, optimizer: torch.optim.AdamW) -> dict[str, Tenso
 
 def load_state(model: Model, optimizer: torch.optim.AdamW, state: dict[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
+        if f"{name}/step" not in state:
+            continue  # no gradient reached it yet: a layer that was dropped in every step, say
         # fused AdamW wants the count beside the parameter too
         optimizer.state[parameter] = {
             key: state[f"{name}/{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")

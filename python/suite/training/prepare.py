@@ -16,6 +16,7 @@ from suite.data.pack import Work
 from suite.data.shards import Tokens
 from suite.data.source import DEFAULT_BLOCK_BYTES, TextSource
 from suite.data.tokenizer import Tokenizer
+from suite.training import pretrained
 from suite.training.config import RunConfig
 
 _COMMIT = re.compile(r" commit=[0-9a-f]{40}\b")
@@ -67,7 +68,10 @@ def ensure(config: RunConfig, work: Work, say: Say, block_bytes: int = DEFAULT_B
     assert data.source is not None
     home = tokenizer_folder(config)
     with locked(home):
-        if not tokenizer.is_there(home):
+        if not tokenizer.is_there(home) and config.model.init_from is not None:
+            say(f"the tokenizer of {config.model.init_from}")
+            tokenizer.load(pretrained.folder_of(config)).copy_to(home)
+        elif not tokenizer.is_there(home):
             say(f"training a tokenizer of {data.vocab_size} tokens on {data.source} {data.tokenizer_split}")
             texts = texts_of(_source(config, data.tokenizer_split))
             with bar("training on", "MB") as advance:
@@ -112,6 +116,7 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
     tokens = shards.read(config.path(config.data.tokens))
     encoder = tokenizer.load(tokenizer_folder(config))
     tokens.check_tokenizer(encoder)
+    pretrained.check_vocabulary(config, encoder)
     if tokens.seq_len != config.data.seq_len:
         raise TokensError(f"{tokens.folder}: rows of {tokens.seq_len} tokens, data.seq_len is {config.data.seq_len}")
     vocab_size = config.model.vocab_size
@@ -119,6 +124,7 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
         raise TokensError(
             f"{tokens.folder}: ids up to {tokens.vocab_size - 1}, beyond model.vocab_size {vocab_size}; "
             f"it must be {tokens.vocab_size} or more"
+            + (", which model.resize_embeddings = true makes it" if config.model.init_from else "")
         )
     for name in ("train", "validation"):
         if not tokens.split(name).rows:

@@ -223,7 +223,8 @@ def environment(config: RunConfig) -> dict[str, Any]:
     """What the numbers may depend on and the config does not say."""
     from importlib.metadata import version
 
-    versions = {name: version(name) for name in ("suite", "torch", "numpy", "tokenizers", "safetensors")}
+    names = ["suite", "torch", "numpy", "tokenizers", "safetensors", *["transformers"] * (config.model.type == "hf")]
+    versions = {name: version(name) for name in names}
     return {
         "python": platform.python_version(),
         "versions": versions,

@@ -10,6 +10,7 @@ from torch import Tensor
 from suite.base.world import World
 from suite.models import ops
 from suite.models.build import Model
+from suite.models.causal import Causal
 from suite.training.targets import NOTHING
 
 
@@ -22,6 +23,8 @@ def read(ids_BT: Tensor, ignore: int = NOTHING) -> tuple[Tensor, Tensor]:
 def nats_of(model: Model, ids_BT: Tensor, ignore: int = NOTHING) -> Tensor:
     """Summed nats of every token after <bos> but those that are `ignore`, a scalar that gradients flow through."""
     inputs_BT, targets_BT = read(ids_BT, ignore)
+    if isinstance(model, Causal) and not model.plain:
+        return model.nats(inputs_BT, targets_BT, ignore)
     hidden_MD = model.hidden(inputs_BT).flatten(0, 1)
     return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, targets_BT.flatten(), ignore)
 

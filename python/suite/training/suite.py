@@ -8,6 +8,7 @@ from typing import Any
 from suite.base.config import load_layers, validate
 from suite.base.errors import ConfigError
 from suite.training.config import RunConfig, SuiteSection
+from suite.training.pretrained import filled
 
 
 def load_suite(file: Path, overrides: list[str]) -> tuple[SuiteSection, list[RunConfig]]:
@@ -42,4 +43,4 @@ def load_suite(file: Path, overrides: list[str]) -> tuple[SuiteSection, list[Run
 def _member(shared: dict[str, Any], suite: str, file: Path, member: Path, overrides: list[str]) -> RunConfig:
     table, origins = load_layers([member], overrides, under=(shared, str(file)))
     table["name"] = f"{suite}/{table.get('name', member.stem)}"
-    return validate(RunConfig, table, origins)
+    return validate(RunConfig, filled(table), origins)

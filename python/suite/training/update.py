@@ -14,6 +14,7 @@ from torch import Tensor
 
 from suite.base.world import World
 from suite.models.build import Model
+from suite.models.causal import Causal
 from suite.training import step
 from suite.training.config import RunConfig
 from suite.training.tree import Tree, shape_of
@@ -65,10 +66,13 @@ class Update:
         mine, first = self.slices // self.world.size, self.world.rank * (self.slices // self.world.size)
         tree = Tree()
         nats_of_slices = torch.zeros(self.slices + 1, dtype=torch.float64, device=ids_BT.device)
+        seed, draws = torch.initial_seed(), isinstance(self.model, Causal)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         micro_batches = ids_BT.split(self.micro_sequences)
         for leaf in range(0, mine, run_of):
             for i in range(leaf, leaf + run_of):
+                if draws:  # a slice's dropout is its own, whichever rank has it
+                    torch.manual_seed((seed + first + i) % 2**63)
                 nats_of_slices[first + i] = step.accumulate(
                     self.model, micro_batches[i], global_targets, self.micro_sequences, self.dtype, self.ignore
                 )
