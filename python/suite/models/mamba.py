@@ -38,15 +38,15 @@ class Mixer(nn.Module):
         self.D = nn.Parameter(torch.empty(channels))
         self.out_proj = nn.Linear(channels, config.hidden_size, bias=config.use_bias)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None) -> Tensor:
         exact = self.A_log.dtype  # products may run in bfloat16; the recurrence and what feeds it do not
         u_BTI, z_BTI = self.in_proj(x_BTD).to(exact).chunk(2, -1)
         bias_I = self.conv1d.bias if self.conv1d.bias is not None else u_BTI.new_zeros(u_BTI.shape[-1])
-        u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], bias_I)
+        u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], bias_I, starts_BT)
         dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).to(exact).split(self.sizes, -1)
         delta_BTI = (dt_BTR @ self.dt_proj.weight.T).to(exact)  # its bias goes into the softplus, inside the scan
         A_IN = -torch.exp(self.A_log)
-        y_BTI = ops.selective_scan(u_BTI, delta_BTI, A_IN, B_BTN, C_BTN, self.D, z_BTI, self.dt_proj.bias)
+        y_BTI = ops.selective_scan(u_BTI, delta_BTI, A_IN, B_BTN, C_BTN, self.D, z_BTI, self.dt_proj.bias, starts_BT)
         return self.out_proj(y_BTI.to(x_BTD.dtype))
 
 
@@ -57,9 +57,9 @@ class Block(nn.Module):
         self.mixer = Mixer(config)
         self.residual_in_fp32 = config.residual_in_fp32
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None) -> Tensor:
         residual_BTD = x_BTD.float() if self.residual_in_fp32 and x_BTD.dtype != torch.float64 else x_BTD
-        return residual_BTD + self.mixer(self.norm(x_BTD.to(self.norm.weight.dtype)))
+        return residual_BTD + self.mixer(self.norm(x_BTD.to(self.norm.weight.dtype)), starts_BT)
 
 
 class Backbone(nn.Module):
@@ -80,16 +80,16 @@ class Mamba(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """The states that the output layer reads, [B, T, D]."""
+    def hidden(self, ids_BT: Tensor, starts_BT: Tensor | None = None) -> Tensor:
+        """The states that the output layer reads, [B, T, D]; with `starts_BT` each document's own (documents.py)."""
         x_BTD = self.backbone.embeddings(ids_BT)
         for layer in self.backbone.layers:
-            x_BTD = layer(x_BTD)
+            x_BTD = layer(x_BTD, starts_BT)
         return self.backbone.norm_f(x_BTD)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, starts_BT: Tensor | None = None) -> Tensor:
         """Logits, [B, T, V]."""
-        return self.lm_head(self.hidden(ids_BT))
+        return self.lm_head(self.hidden(ids_BT, starts_BT))
 
     @torch.no_grad()
     def initialize(self, name: str, parameter: Tensor, generator: torch.Generator, pad: int | None) -> None:

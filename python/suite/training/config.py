@@ -55,6 +55,13 @@ class DataConfig(Section):
     layout: Literal["stream", "documents"] = "stream"  # of tokens that are made
     order_seed: Seed = 0
     changes: tuple[ChangeConfig, ...] = ()
+    isolate: bool = False  # every document in a row is read as if it stood alone, from <bos>
+
+    @model_validator(mode="after")
+    def _rows_hold_several_documents(self) -> DataConfig:
+        if self.isolate and self.layout == "documents":
+            raise ValueError("isolate: rows of layout 'documents' hold one each; leave out isolate, or take 'stream'")
+        return self
 
 
 class BudgetConfig(Section):
