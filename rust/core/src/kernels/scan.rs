@@ -259,15 +259,7 @@ fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
 }
 
 #[inline(always)]
-fn scan_state(
-    dt: &[Lanes],
-    dtu: &[Lanes],
-    y: &mut [Lanes],
-    a: Lanes,
-    b: &[f32],
-    c: &[f32],
-    mut h: Lanes,
-) -> Lanes {
+fn scan_state(dt: &[Lanes], dtu: &[Lanes], y: &mut [Lanes], a: Lanes, b: &[f32], c: &[f32], mut h: Lanes) -> Lanes {
     for ((((dt, dtu), y), b), c) in dt.iter().zip(dtu).zip(y).zip(b).zip(c) {
         h = h.mul_add((*dt * a).exp2(), *dtu * Lanes::splat(*b));
         *y = h.mul_add(Lanes::splat(*c), *y);
