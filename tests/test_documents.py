@@ -11,12 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from suite.base.errors import ConfigError, TokensError
 from suite.base.special import SpecialIds
+from suite.data.pack import one_pass
+from suite.executor.local import map_in_order
 from suite.models import ops
 from suite.models.build import build, initialize
 from suite.models.config import LlamaConfig, MambaConfig
 from suite.models.documents import isolated
 from suite.models.score import token_nats
+from suite.training import prepare
+from suite.training.config import load_run
 from suite.training.step import nats_of
 
 BOS, EOS, VOCAB = 0, 1, 61
@@ -234,3 +239,15 @@ def test_operators_within_documents_keep_torch_s_contract(op):
 def test_starts_that_are_none_are_refused(op, starts, why):
     with pytest.raises(ValueError, match=why):
         getattr(ops, op)(*op_inputs(op, 3), torch.tensor(starts))
+
+
+def test_rows_that_are_documents_are_not_isolated(tiny_root, tmp_path):
+    """Said at once where the config makes such rows, and by the tokens where they are there already."""
+    arguments = [f"root={tmp_path}", "name=r", "data.tokens=t", "data.source=stories:60"]
+    with pytest.raises(ConfigError, match="isolate: rows of layout 'documents' hold one each"):
+        load_run([tiny_root / "mamba.toml"], [*arguments, "data.layout=documents", "data.isolate=true"])
+    config = load_run([tiny_root / "mamba.toml"], [*arguments, "data.layout=documents"])
+    prepare.ensure(config, one_pass(map_in_order(1)), lambda line: None)
+    isolated_run = load_run([tiny_root / "mamba.toml"], [*arguments, "data.isolate=true"])
+    with pytest.raises(TokensError, match=r"a document in each row, none to isolate; leave out data\.isolate"):
+        prepare.opened(isolated_run)
