@@ -169,6 +169,22 @@ fn selective_scan<'py>(
     py.detach(|| scan.forward(out, states, threads, Path::fastest())).map_err(to_py)
 }
 
+/// selective_scan_advance(inputs, state, out, threads): from `state` [B, N, D], which is overwritten by the last
+#[pyfunction]
+fn selective_scan_advance<'py>(
+    py: Python<'py>,
+    inputs: [Bound<'py, PyAny>; 8],
+    state: Argument<'_, 'py>,
+    out: Argument<'_, 'py>,
+    threads: usize,
+) -> PyResult<()> {
+    let inputs = scan_inputs(inputs.each_ref())?;
+    let mut arrays = [Array::get("state", state, 3)?, Array::get("out", out, 3)?];
+    let scan = scan(&inputs, None)?;
+    let [state, out] = outputs(&inputs, &mut arrays)?;
+    py.detach(|| scan.advance(state, out, threads, Path::fastest())).map_err(to_py)
+}
+
 /// selective_scan_backward(inputs, states, out_grad, grads, threads, starts): a gradient to write to for every input
 #[pyfunction]
 #[pyo3(signature = (inputs, states, out_grad, grads, threads, starts=None))]
@@ -266,6 +282,7 @@ fn conv_silu_backward<'py>(
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SCAN_CHUNK", CHUNK)?;
     module.add_function(wrap_pyfunction!(selective_scan, module)?)?;
+    module.add_function(wrap_pyfunction!(selective_scan_advance, module)?)?;
     module.add_function(wrap_pyfunction!(selective_scan_backward, module)?)?;
     module.add_function(wrap_pyfunction!(conv_silu, module)?)?;
     module.add_function(wrap_pyfunction!(conv_silu_backward, module)?)?;

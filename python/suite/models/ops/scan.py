@@ -53,11 +53,16 @@ def selective_scan_reference(
     starts_BT: Tensor | None = None,
 ) -> Tensor:
     """`selective_scan` as one reads it: a loop over time, on any device. Half precision is computed in float32."""
-    dtype = torch.promote_types(u_BTD.dtype, torch.float32)
     inputs = (u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, z_BTD, delta_bias_D)
+    return _scan_by_steps(inputs, starts_BT, None)[0]
+
+
+def _scan_by_steps(inputs: tuple[Tensor, ...], starts_BT: Tensor | None, h_BDN: Tensor | None) -> tuple[Tensor, Tensor]:
+    """-> (out_BTD, h_BDN after the last step)"""
+    dtype = torch.promote_types(inputs[0].dtype, torch.float32)
     u, delta, A, B, C, D, z, delta_bias = (tensor.to(dtype) for tensor in inputs)
     dt = F.softplus(delta + delta_bias)
-    h_BDN = u.new_zeros(u.shape[0], *A.shape)
+    h_BDN = u.new_zeros(u.shape[0], *A.shape) if h_BDN is None else h_BDN.to(dtype)
     begins = torch.zeros(u.shape[:2], dtype=torch.bool, device=u.device)
     if starts_BT is not None:
         begins = starts_BT == torch.arange(u.shape[1], device=u.device)
@@ -70,7 +75,22 @@ def selective_scan_reference(
         h_BDN = torch.exp(dt_BD[..., None] * A) * h_BDN + (dt_BD * u_BD)[..., None] * B_BN[:, None]
         ys_BD.append((h_BDN * C_BN[:, None]).sum(-1))
     y_BTD = torch.stack(ys_BD, dim=1) if ys_BD else u
-    return ((y_BTD + D * u) * F.silu(z)).to(u_BTD.dtype)
+    return ((y_BTD + D * u) * F.silu(z)).to(inputs[0].dtype), h_BDN
+
+
+@torch.no_grad()
+def advance_scan(state_BND: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """`selective_scan` of its eight `inputs` from h = state instead of 0 -> (out_BTD, the state after the last step).
+
+    Without gradients. A text that is read in pieces has the bits of one that is read at once.
+    """
+    if not takes_rust((state_BND, *inputs)):
+        out_BTD, h_BDN = _scan_by_steps(inputs, None, state_BND.transpose(1, 2))
+        return out_BTD, h_BDN.transpose(1, 2)
+    out_BTD, state_BND = torch.empty(inputs[0].shape), state_BND.clone(memory_format=torch.contiguous_format)
+    arrays = [rows(tensor) for tensor in inputs]
+    _core.selective_scan_advance(arrays, state_BND.numpy(), out_BTD.numpy(), torch.get_num_threads())
+    return out_BTD, state_BND
 
 
 def _selective_scan_rust(

@@ -98,7 +98,24 @@ impl<'a> Scan<'a> {
         let states = cut(states, [batch, time.div_ceil(CHUNK) * self.num_states(), channels]);
         let tasks = cut(out, self.u.shape()).into_iter().zip(states).collect();
         run(tasks, threads, |part, (out, states)| {
-            forward_part(path, self, Part::new(self.u.shape(), part), out, states)
+            forward_part(path, self, Part::new(self.u.shape(), part), out, states, None)
+        });
+        Ok(())
+    }
+
+    /// Writes out [B, T, D] as `forward` does, but from `state` [B, N, D], h before the first step, which becomes h after
+    /// the last: a text read in pieces has the bits of one read at once.
+    pub fn advance(&self, state: &mut [f32], out: &mut [f32], threads: usize, path: Path) -> Result<()> {
+        let [batch, time, channels] = self.u.shape();
+        let num_states = self.num_states();
+        expect_len("out", out.len(), batch * time * channels)?;
+        expect_len("state", state.len(), batch * num_states * channels)?;
+        let mut kept = vec![0.0; self::num_states(self.u.shape(), num_states)];
+        let kept = cut(&mut kept, [batch, time.div_ceil(CHUNK) * num_states, channels]);
+        let state = cut(state, [batch, num_states, channels]);
+        let tasks = cut(out, self.u.shape()).into_iter().zip(kept).zip(state).collect();
+        run(tasks, threads, |part, ((out, kept), state)| {
+            forward_part(path, self, Part::new(self.u.shape(), part), out, kept, Some(state))
         });
         Ok(())
     }
@@ -211,11 +228,11 @@ pub fn load_steps(view: &View, batch: usize, steps: Range<usize>, out: &mut [Chu
 }
 
 compiled_for_every_path! {
-    fn forward_part(scan: &Scan, part: Part, out: Pieces, states: Pieces) = forward_body
+    fn forward_part(scan: &Scan, part: Part, out: Pieces, states: Pieces, carried: Option<Pieces>) = forward_body
 }
 
 #[inline(always)]
-fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
+fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces, mut carried: Option<Pieces>) {
     let (num_states, time) = (scan.num_states(), scan.u.shape()[1]);
     let blocks: Vec<_> = part.blocks().collect();
     let a: Vec<_> = blocks.iter().map(|at| load_a(scan, part.channels(at))).collect();
@@ -223,6 +240,11 @@ fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
     let (mut b, mut c) = (vec![[0.0; CHUNK]; num_states], vec![[0.0; CHUNK]; num_states]);
     let (mut dt, mut dtu, mut y) = ([ZERO; CHUNK], [ZERO; CHUNK], [ZERO; CHUNK]);
     let mut pieces = Vec::new();
+    for (h, at) in h.iter_mut().zip(&blocks) {
+        for (h, row) in h.iter_mut().zip(carried.iter().flatten()) {
+            *h = Lanes::load(&row[at.clone()]);
+        }
+    }
 
     for (chunk, start) in (0..time).step_by(CHUNK).enumerate() {
         let len = CHUNK.min(time - start);
@@ -244,7 +266,7 @@ fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
                 state.store(&mut states[chunk * num_states + n][at.clone()]);
                 for piece in &pieces {
                     let i = piece.steps.start - start..piece.steps.end - start;
-                    let before = if piece.is_first() { ZERO } else { state };
+                    let before = if piece.is_first() && piece.document > 0 { ZERO } else { state };
                     let (dt, dtu, y) = (&dt[i.clone()], &dtu[i.clone()], &mut y[i.clone()]);
                     state = scan_state(dt, dtu, y, a[block][n], &b[n][i.clone()], &c[n][i], before);
                 }
@@ -254,6 +276,11 @@ fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
                 let z = Lanes::load(&scan.z.row(part.batch, start + i)[channels.clone()]);
                 (y[i] * (z * z.sigmoid())).store(&mut out[start + i][at.clone()]);
             }
+        }
+    }
+    for (h, at) in h.iter().zip(&blocks) {
+        for (h, row) in h.iter().zip(carried.iter_mut().flatten()) {
+            h.store(&mut row[at.clone()]);
         }
     }
 }
