@@ -232,3 +232,27 @@ def test_bfloat16_products_train_too(undisturbed):
     found, wanted = ([loss for loss in one if loss is not None][:3] for one in (losses, exact))
     # bfloat16 keeps 8 bits: products differ by up to 2^-8, losses after two updates by far less.
     assert all(abs(a - b) < 0.05 for a, b in zip(found, wanted, strict=True))
+
+
+def test_an_isolated_run_that_is_resumed_is_the_same_run(undisturbed, tmp_path):
+    root, model = undisturbed
+    arguments = [f"name={model}-isolated", "data.isolate=true", "resume.keep=99"]
+    train(root, model, *arguments)
+    left_alone, disturbed = root / "runs" / f"{model}-isolated", tmp_path / "runs" / f"{model}-isolated"
+    assert weights_of(left_alone, 0) == weights_of(root / "runs" / model, 0)
+    assert weights_of(left_alone, 1) != weights_of(root / "runs" / model, 1)
+    shutil.copytree(root / "tokens", tmp_path / "tokens")
+    shutil.copytree(left_alone, disturbed)
+    for folder in disturbed.glob("*-????????"):
+        if int(folder.name[-8:]) > 5:
+            shutil.rmtree(folder)
+    call("train", root / f"{model}.toml", f"root={tmp_path}", *arguments)
+    assert json.loads((disturbed / "environment.json").read_text())["starts"][-1]["step"] == 5
+    assert weights_of(disturbed, STEPS) == weights_of(left_alone, STEPS)
+    assert comparable(disturbed) == comparable(left_alone)
+
+
+def test_isolation_is_part_of_what_a_run_is(undisturbed):
+    root, model = undisturbed
+    with pytest.raises(IdentityError, match=r"data.isolate is False there, True here"):
+        call("train", root / f"{model}.toml", f"root={root}", "data.isolate=true")

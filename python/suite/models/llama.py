@@ -46,13 +46,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, starts_BT: Tensor | None) -> Tensor:
         B, T, _ = x_BTD.shape
         q_BHTE = self.q_proj(x_BTD).view(B, T, self.heads, self.head_dim).transpose(1, 2)
         k_BKTE = self.k_proj(x_BTD).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
         v_BKTE = self.v_proj(x_BTD).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
         q_BHTE, k_BKTE = rotated(q_BHTE, cos_TE, sin_TE), rotated(k_BKTE, cos_TE, sin_TE)
-        mixed_BHTE = ops.causal_attention(q_BHTE, k_BKTE, v_BKTE)
+        mixed_BHTE = ops.causal_attention(q_BHTE, k_BKTE, v_BKTE, starts_BT)
         return self.o_proj(mixed_BHTE.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -75,8 +75,8 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TE, sin_TE)
+    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, starts_BT: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TE, sin_TE, starts_BT)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -103,21 +103,23 @@ class Llama(nn.Module):
         """Keeps each layer's input alone for the backward, which computes the rest again: the same bits."""
         self.gradient_checkpointing = True
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """The states that the output layer reads, [B, T, D]."""
+    def hidden(self, ids_BT: Tensor, starts_BT: Tensor | None = None) -> Tensor:
+        """The states that the output layer reads, [B, T, D]; with `starts_BT` each document's own (documents.py)."""
         x_BTD = self.model.embed_tokens(ids_BT)
         cos_TE, sin_TE = rope_tables(ids_BT.shape[1], self.config.head_dim, self.config.rope_theta, ids_BT.device)
         cos_TE, sin_TE = cos_TE.to(x_BTD.dtype), sin_TE.to(x_BTD.dtype)
+        if starts_BT is not None:  # positions count from the document's start: [B, 1, T, E], for all heads
+            places_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) - starts_BT
+            cos_TE, sin_TE = cos_TE[places_BT][:, None], sin_TE[places_BT][:, None]
         again = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer in self.model.layers:
-            x_BTD = (
-                checkpoint(layer, x_BTD, cos_TE, sin_TE, use_reentrant=False) if again else layer(x_BTD, cos_TE, sin_TE)
-            )
+            given = (x_BTD, cos_TE, sin_TE, starts_BT)
+            x_BTD = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
         return self.model.norm(x_BTD)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, starts_BT: Tensor | None = None) -> Tensor:
         """Logits, [B, T, V]."""
-        return self.lm_head(self.hidden(ids_BT))
+        return self.lm_head(self.hidden(ids_BT, starts_BT))
 
     @torch.no_grad()
     def initialize(self, name: str, parameter: Tensor, generator: torch.Generator, pad: int | None) -> None:

@@ -39,16 +39,26 @@ class Mixer(nn.Module):
         self.D = nn.Parameter(torch.empty(channels))
         self.out_proj = nn.Linear(channels, config.hidden_size, bias=config.use_bias)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        exact = self.A_log.dtype  # products may run in bfloat16; the recurrence and what feeds it do not
-        u_BTI, z_BTI = self.in_proj(x_BTD).to(exact).chunk(2, -1)
+    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None) -> Tensor:
+        u_BTI, z_BTI, weight_IK, bias_I = self.convolved(x_BTD)
+        u_BTI = ops.conv_silu(u_BTI, weight_IK, bias_I, starts_BT)
+        y_BTI = ops.selective_scan(*self.scanned(u_BTI, z_BTI), starts_BT=starts_BT)
+        return self.out_proj(y_BTI.to(x_BTD.dtype))
+
+    # Products may run in bfloat16; the recurrence and what feeds it do not: they are of A_log's dtype.
+
+    def convolved(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """-> u_BTI and its gate z_BTI, and the kernel and bias that u is convolved with"""
+        u_BTI, z_BTI = self.in_proj(x_BTD).to(self.A_log.dtype).chunk(2, -1)
         bias_I = self.conv1d.bias if self.conv1d.bias is not None else u_BTI.new_zeros(u_BTI.shape[-1])
-        u_BTI = ops.conv_silu(u_BTI, self.conv1d.weight[:, 0], bias_I)
+        return u_BTI, z_BTI, self.conv1d.weight[:, 0], bias_I
+
+    def scanned(self, u_BTI: Tensor, z_BTI: Tensor) -> tuple[Tensor, ...]:
+        """-> the scan's eight inputs, from the convolution's output and the gate"""
+        exact = self.A_log.dtype
         dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).to(exact).split(self.sizes, -1)
         delta_BTI = (dt_BTR @ self.dt_proj.weight.T).to(exact)  # its bias goes into the softplus, inside the scan
-        A_IN = -torch.exp(self.A_log)
-        y_BTI = ops.selective_scan(u_BTI, delta_BTI, A_IN, B_BTN, C_BTN, self.D, z_BTI, self.dt_proj.bias)
-        return self.out_proj(y_BTI.to(x_BTD.dtype))
+        return u_BTI, delta_BTI, -torch.exp(self.A_log), B_BTN, C_BTN, self.D, z_BTI, self.dt_proj.bias
 
 
 class Block(nn.Module):
@@ -58,9 +68,14 @@ class Block(nn.Module):
         self.mixer = Mixer(config)
         self.residual_in_fp32 = config.residual_in_fp32
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        residual_BTD = x_BTD.float() if self.residual_in_fp32 and x_BTD.dtype != torch.float64 else x_BTD
-        return residual_BTD + self.mixer(self.norm(x_BTD.to(self.norm.weight.dtype)))
+    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None) -> Tensor:
+        return self.residual(x_BTD) + self.mixer(self.normed(x_BTD), starts_BT)
+
+    def residual(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.float() if self.residual_in_fp32 and x_BTD.dtype != torch.float64 else x_BTD
+
+    def normed(self, x_BTD: Tensor) -> Tensor:
+        return self.norm(x_BTD.to(self.norm.weight.dtype))
 
 
 class Backbone(nn.Module):
@@ -86,17 +101,18 @@ class Mamba(nn.Module):
         """Keeps each layer's input alone for the backward, which computes the rest again: the same bits."""
         self.gradient_checkpointing = True
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """The states that the output layer reads, [B, T, D]."""
+    def hidden(self, ids_BT: Tensor, starts_BT: Tensor | None = None) -> Tensor:
+        """The states that the output layer reads, [B, T, D]; with `starts_BT` each document's own (documents.py)."""
         x_BTD = self.backbone.embeddings(ids_BT)
         again = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer in self.backbone.layers:
-            x_BTD = checkpoint(layer, x_BTD, use_reentrant=False) if again else layer(x_BTD)
+            given = (x_BTD, starts_BT)
+            x_BTD = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
         return self.backbone.norm_f(x_BTD)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, starts_BT: Tensor | None = None) -> Tensor:
         """Logits, [B, T, V]."""
-        return self.lm_head(self.hidden(ids_BT))
+        return self.lm_head(self.hidden(ids_BT, starts_BT))
 
     @torch.no_grad()
     def initialize(self, name: str, parameter: Tensor, generator: torch.Generator, pad: int | None) -> None:

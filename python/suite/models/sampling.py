@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from suite.models.build import Model
+from suite.models.decode import Decoder
+from suite.models.llama import Llama
+from suite.models.mamba import Mamba
 
 MIN_TEMPERATURE = 1e-4  # below, the likeliest token has all the probability that float32 can tell apart
 
@@ -28,13 +31,16 @@ def sample(
     `prompt` begins with <bos>. The model sees <bos> and the last `context` - 1 tokens, the length it was trained on.
     The same seed gives the same text on the same machine.
     """
-    device = next(model.parameters()).device
+    decoder = None
     generator = torch.Generator().manual_seed(seed)
     ids = list(prompt)
     for _ in range(max_new_tokens):
-        seen = ids if len(ids) <= context else [ids[0], *ids[len(ids) - context + 1 :]]
-        hidden_BTD = model.hidden(torch.tensor([seen], device=device))
-        logits_V = model.lm_head(hidden_BTD[0, -1]).float().cpu()
+        if len(ids) > context or not isinstance(model, Llama | Mamba):
+            logits_V = _read_anew(model, ids if len(ids) <= context else [ids[0], *ids[len(ids) - context + 1 :]])
+        else:
+            unread = ids[-1:] if decoder else ids
+            decoder = decoder or Decoder(model, context)
+            logits_V = decoder.read(unread).float().cpu()
         if temperature < MIN_TEMPERATURE:
             token = int(logits_V.argmax())
         else:
@@ -46,3 +52,9 @@ def sample(
             return
         ids.append(token)
         yield token
+
+
+def _read_anew(model: Model, ids: list[int]) -> torch.Tensor:
+    """Logits of what follows, [V], from the whole text. Beyond the context every token moves: nothing kept holds."""
+    hidden_BTD = model.hidden(torch.tensor([ids], device=next(model.parameters()).device))
+    return model.lm_head(hidden_BTD[0, -1]).float().cpu()

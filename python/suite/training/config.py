@@ -55,6 +55,13 @@ class DataConfig(Section):
     layout: Literal["stream", "documents"] = "stream"  # of tokens that are made
     order_seed: Seed = 0
     changes: tuple[ChangeConfig, ...] = ()
+    isolate: bool = False  # every document in a row is read as if it stood alone, from <bos>
+
+    @model_validator(mode="after")
+    def _rows_hold_several_documents(self) -> DataConfig:
+        if self.isolate and self.layout == "documents":
+            raise ValueError("isolate: rows of layout 'documents' hold one each; leave out isolate, or take 'stream'")
+        return self
 
 
 class BudgetConfig(Section):
@@ -194,6 +201,12 @@ class RunConfig(Section):
     def _workers_share_the_batch(self) -> RunConfig:
         if self.batch.sequences < self.num_workers:
             raise ValueError(f"batch.sequences {self.batch.sequences} is less than num_workers {self.num_workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _documents_can_be_told_apart(self) -> RunConfig:
+        if self.data.isolate and self.model.type == "hf":
+            raise ValueError("data.isolate: transformers' classes see the whole row; it works for llama and mamba")
         return self
 
     @model_validator(mode="after")

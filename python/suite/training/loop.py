@@ -98,7 +98,8 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
             on_record({"step": at, **values})
 
     milestones = Milestones(config, world, model, tokens, tokenizer, held_out, targets, log, on_record)
-    update = Update(model, optimizer, config, world, targets.ignore)
+    isolate = tokenizer.special if config.data.isolate else None
+    update = Update(model, optimizer, config, world, targets.ignore, isolate)
 
     def keep_resume(at: int) -> None:
         if world.is_first:

@@ -119,6 +119,8 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
     pretrained.check_vocabulary(config, encoder)
     if tokens.seq_len != config.data.seq_len:
         raise TokensError(f"{tokens.folder}: rows of {tokens.seq_len} tokens, data.seq_len is {config.data.seq_len}")
+    if config.data.isolate and tokens.layout == "documents":
+        raise TokensError(f"{tokens.folder}: a document in each row, none to isolate; leave out data.isolate")
     vocab_size = config.model.vocab_size
     if vocab_size is not None and vocab_size < tokens.vocab_size:
         raise TokensError(

@@ -7,10 +7,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from suite.base.special import SpecialIds
 from suite.base.world import World
 from suite.models import ops
 from suite.models.build import Model
 from suite.models.causal import Causal
+from suite.models.documents import isolated
 from suite.training.targets import NOTHING
 
 
@@ -20,12 +22,23 @@ def read(ids_BT: Tensor, ignore: int = NOTHING) -> tuple[Tensor, Tensor]:
     return inputs_BT[:, :-1], ids_BT[:, 1:].masked_fill(ids_BT[:, 1:] < 0, ignore)
 
 
-def nats_of(model: Model, ids_BT: Tensor, ignore: int = NOTHING) -> Tensor:
-    """Summed nats of every token after <bos> but those that are `ignore`, a scalar that gradients flow through."""
+def nats_of(model: Model, ids_BT: Tensor, ignore: int = NOTHING, isolate: SpecialIds | None = None) -> Tensor:
+    """Summed nats of every token after <bos> but those that are `ignore`, a scalar that gradients flow through.
+
+    With `isolate`, which says how documents begin and end, each of them is read as if it stood alone.
+    """
     inputs_BT, targets_BT = read(ids_BT, ignore)
-    if isinstance(model, Causal) and not model.plain:
-        return model.nats(inputs_BT, targets_BT, ignore)
-    hidden_MD = model.hidden(inputs_BT).flatten(0, 1)
+    if isinstance(model, Causal):
+        assert isolate is None, "refused with the config"
+        if not model.plain:
+            return model.nats(inputs_BT, targets_BT, ignore)
+        hidden_BTD = model.hidden(inputs_BT)
+    else:
+        starts_BT = None
+        if isolate:
+            inputs_BT, starts_BT = isolated(inputs_BT, isolate.bos, isolate.eos)
+        hidden_BTD = model.hidden(inputs_BT, starts_BT)
+    hidden_MD = hidden_BTD.flatten(0, 1)
     return ops.linear_cross_entropy(hidden_MD, model.lm_head.weight, targets_BT.flatten(), ignore)
 
 
@@ -36,6 +49,7 @@ def accumulate(
     micro_sequences: int,
     dtype: torch.dtype,
     ignore: int = NOTHING,
+    isolate: SpecialIds | None = None,
 ) -> Tensor:
     """Adds this rank's gradient of the mean over `global_targets` tokens to .grad. Returns its summed nats, float64.
 
@@ -47,7 +61,7 @@ def accumulate(
     total = torch.zeros((), dtype=torch.float64, device=ids_BT.device)
     for micro_BT in ids_BT.split(micro_sequences):
         with autocast:
-            nats = nats_of(model, micro_BT, ignore)
+            nats = nats_of(model, micro_BT, ignore, isolate)
         (nats / global_targets).backward()
         total += nats.detach()
     return total

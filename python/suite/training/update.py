@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from suite.base.special import SpecialIds
 from suite.base.world import World
 from suite.models.build import Model
 from suite.models.causal import Causal
@@ -26,10 +27,17 @@ class Update:
     """`update(ids_BT, global_targets, rate, stop)` for the batches of one run, in turn."""
 
     def __init__(
-        self, model: Model, optimizer: torch.optim.AdamW, config: RunConfig, world: World, ignore: int
+        self,
+        model: Model,
+        optimizer: torch.optim.AdamW,
+        config: RunConfig,
+        world: World,
+        ignore: int,
+        isolate: SpecialIds | None = None,
     ) -> None:
         assert config.batch.micro_sequences is not None, "the config must be settled"
         self.model, self.optimizer, self.world, self.ignore = model, optimizer, world, ignore
+        self.isolate = isolate
         self.micro_sequences = config.batch.micro_sequences
         self.dtype = DTYPES[config.precision.dtype]
         self.grad_clip = config.optimizer.grad_clip or math.inf
@@ -53,9 +61,14 @@ class Update:
         self.optimizer.step()
         return torch.stack([nats, norm.detach().double(), stops])
 
+    def _accumulate(self, ids_BT: Tensor, global_targets: int) -> Tensor:
+        return step.accumulate(
+            self.model, ids_BT, global_targets, self.micro_sequences, self.dtype, self.ignore, self.isolate
+        )
+
     def _in_turn(self, ids_BT: Tensor, global_targets: int, stop: bool) -> tuple[Tensor, Tensor]:
         """Micro-batches one after another, ranks by whatever order their library has."""
-        nats = step.accumulate(self.model, ids_BT, global_targets, self.micro_sequences, self.dtype, self.ignore)
+        nats = self._accumulate(ids_BT, global_targets)
         sums = torch.stack([nats, nats.new_tensor(float(stop))])
         step.sum_over_ranks(self.model, sums, self.world)
         return sums[0], sums[1]
@@ -73,9 +86,7 @@ class Update:
             for i in range(leaf, leaf + run_of):
                 if draws:  # a slice's dropout is its own, whichever rank has it
                     torch.manual_seed((seed + first + i) % 2**63)
-                nats_of_slices[first + i] = step.accumulate(
-                    self.model, micro_batches[i], global_targets, self.micro_sequences, self.dtype, self.ignore
-                )
+                nats_of_slices[first + i] = self._accumulate(micro_batches[i], global_targets)
             tree.add(torch.cat([step.gradient_of(parameter).flatten() for parameter in parameters]))
             self.optimizer.zero_grad(set_to_none=True)
         total = tree.total()

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use suite_core::kernels::{Conv, ConvGrads, LANES, Lanes, Path, Scan, ScanGrads, View, num_states};
+use suite_core::kernels::{Conv, ConvGrads, Documents, LANES, Lanes, Path, Scan, ScanGrads, View, num_states};
 use suite_core::order::mix;
 
 /// Values in -2..2 from a counter.
@@ -15,8 +15,23 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
+/// Documents of 1 to 40 steps, other ones in every row; those of `every` 0 are whole rows.
+fn documents(batch: usize, time: usize, every: usize) -> Documents {
+    let mut starts = Vec::new();
+    for b in 0..batch {
+        let mut start = 0;
+        for t in 0..time {
+            if every > 0 && t - start >= (b * 7 + t * every) % 40 {
+                start = t;
+            }
+            starts.push(start as i64);
+        }
+    }
+    Documents::new(&starts, [batch, time]).unwrap()
+}
+
 /// Everything that forward and backward of the scan write, as bits.
-fn scan([batch, time, channels, states]: [usize; 4], threads: usize, path: Path) -> Vec<u32> {
+fn scan([batch, time, channels, states]: [usize; 4], every: usize, threads: usize, path: Path) -> Vec<u32> {
     let (btd, btn) = (batch * time * channels, batch * time * states);
     let shape = [batch, time, channels];
     let inputs: Vec<_> = [btd, btd, channels * states, btn, btn, channels, btd, channels, btd]
@@ -27,6 +42,8 @@ fn scan([batch, time, channels, states]: [usize; 4], threads: usize, path: Path)
     let a: Vec<_> = inputs[2].iter().map(|a| -a.exp()).collect();
     let view = |i: usize| View::contiguous(&inputs[i], [batch, time, inputs[i].len() / (batch * time)]).unwrap();
     let scan = Scan::new(view(0), view(1), &a, view(3), view(4), &inputs[5], view(6), &inputs[7]).unwrap();
+    let documents = documents(batch, time, every);
+    let scan = scan.within(&documents).unwrap();
     let (mut out, mut kept) = (vec![f32::NAN; btd], vec![f32::NAN; num_states(shape, states)]);
     scan.forward(&mut out, &mut kept, threads, path).unwrap();
     let mut grads: Vec<_> = inputs[..8].iter().map(|input| vec![f32::NAN; input.len()]).collect();
@@ -36,11 +53,13 @@ fn scan([batch, time, channels, states]: [usize; 4], threads: usize, path: Path)
     [vec![out, kept], grads].concat().iter().flat_map(|values| bits(values)).collect()
 }
 
-fn conv([batch, time, channels, taps]: [usize; 4], threads: usize, path: Path) -> Vec<u32> {
+fn conv([batch, time, channels, taps]: [usize; 4], every: usize, threads: usize, path: Path) -> Vec<u32> {
     let (shape, len) = ([batch, time, channels], batch * time * channels);
     let (x, weight, bias) = (random(1, len), random(2, channels * taps), random(3, channels));
     let out_grad = random(4, len);
     let conv = Conv::new(View::contiguous(&x, shape).unwrap(), &weight, &bias, taps).unwrap();
+    let documents = documents(batch, time, every);
+    let conv = conv.within(&documents).unwrap();
     let (mut out, mut dx, mut dw, mut db) =
         (vec![f32::NAN; len], vec![f32::NAN; len], vec![f32::NAN; weight.len()], vec![f32::NAN; channels]);
     conv.forward(&mut out, threads, path).unwrap();
@@ -53,16 +72,17 @@ const SHAPES: [[usize; 4]; 4] = [[2, 70, 24, 5], [1, 33, 200, 3], [3, 1, 8, 1], 
 
 #[test]
 fn every_path_and_every_number_of_threads_gives_the_same_bits() {
-    for shape in SHAPES {
-        let (expected_scan, expected_conv) = (scan(shape, 1, Path::Baseline), conv(shape, 1, Path::Baseline));
-        assert!(expected_scan.iter().chain(&expected_conv).all(|bits| !f32::from_bits(*bits).is_nan()));
+    for (shape, every) in SHAPES.into_iter().flat_map(|shape| [(shape, 0), (shape, 3)]) {
+        let expected = [scan(shape, every, 1, Path::Baseline), conv(shape, every, 1, Path::Baseline)];
+        assert!(expected.iter().flatten().all(|bits| !f32::from_bits(*bits).is_nan()));
         for path in Path::available() {
             for threads in [1, 2, 3] {
-                assert!(scan(shape, threads, path) == expected_scan, "scan {shape:?} {path:?} {threads} threads");
-                assert!(conv(shape, threads, path) == expected_conv, "conv {shape:?} {path:?} {threads} threads");
+                let found = [scan(shape, every, threads, path), conv(shape, every, threads, path)];
+                assert!(found == expected, "{shape:?} {every} {path:?} {threads} threads");
             }
         }
     }
+    assert!(scan(SHAPES[0], 0, 1, Path::Baseline) != scan(SHAPES[0], 3, 1, Path::Baseline));
 }
 
 #[test]
@@ -89,6 +109,11 @@ fn arrays_of_the_wrong_shape_are_named() {
     let error = Scan::new(x, x, &data[..3], x, x, &data[..3], x, &data[..3]).err().unwrap().to_string();
     assert_eq!(error, "A: expected 9 values, found 3");
     assert!(Conv::new(x, &data[..9], &data[..3], 9).is_err());
+    let documents = Documents::new(&[0, 0, 2], [1, 3]).unwrap();
+    let error = Conv::new(x, &data[..3], &data[..3], 1).unwrap().within(&documents).err().unwrap().to_string();
+    assert_eq!(error, "starts: expected shape [2, 2], found [1, 3]");
+    let error = Documents::new(&[0, 1, 0], [1, 3]).unwrap_err().to_string();
+    assert_eq!(error, "starts: row 0, position 2: expected its own, or what the position before has, found 0");
 }
 
 /// The worst error of `f` over `xs`, in units in the last place of the true value.

@@ -6,7 +6,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::ops::Range;
-use suite_core::kernels::{CHUNK, Conv, ConvGrads, Path, Scan, ScanGrads, View, extent};
+use suite_core::kernels::{CHUNK, Conv, ConvGrads, Documents, Path, Scan, ScanGrads, View, extent};
 
 /// A named argument, held until the kernel is done.
 struct Array {
@@ -80,6 +80,16 @@ impl Array {
     }
 }
 
+/// Where documents begin, from an array of int64 [B, T]; None: every row is one.
+fn documents(starts: Option<Argument<'_, '_>>) -> PyResult<Option<Documents>> {
+    let Some(starts) = starts else { return Ok(None) };
+    let buffer = PyBuffer::<i64>::get(starts).map_err(|error| invalid("starts", &error.to_string()))?;
+    let &[batch, time] = buffer.shape() else {
+        return Err(invalid("starts", &format!("expected 2 dimensions, found {}", buffer.shape().len())));
+    };
+    Documents::new(&buffer.to_vec(starts.py())?, [batch, time]).map(Some).map_err(to_py)
+}
+
 fn invalid(name: &str, why: &str) -> PyErr {
     PyValueError::new_err(format!("{name}: {why}"))
 }
@@ -121,12 +131,12 @@ fn scan_inputs(arguments: [Argument<'_, '_>; 8]) -> PyResult<Vec<Array>> {
     dims.into_iter().zip(arguments).map(|((name, dims), argument)| Array::get(name, argument, dims)).collect()
 }
 
-fn scan(inputs: &[Array]) -> PyResult<Scan<'_>> {
+fn scan<'a>(inputs: &'a [Array], documents: Option<&'a Documents>) -> PyResult<Scan<'a>> {
     let (channels, states) = (inputs[0].shape[2], inputs[3].shape[2]);
     if inputs[2].shape != [channels, states] {
         return Err(invalid("A", &format!("expected shape {:?}, found {:?}", [channels, states], inputs[2].shape)));
     }
-    Scan::new(
+    let scan = Scan::new(
         inputs[0].view()?,
         inputs[1].view()?,
         inputs[2].contiguous()?,
@@ -135,28 +145,50 @@ fn scan(inputs: &[Array]) -> PyResult<Scan<'_>> {
         inputs[5].contiguous()?,
         inputs[6].view()?,
         inputs[7].contiguous()?,
-    )
-    .map_err(to_py)
+    );
+    scan.and_then(|scan| documents.map_or(Ok(scan), |documents| scan.within(documents))).map_err(to_py)
 }
 
-/// selective_scan(inputs, out, states, threads): inputs are (u, delta, A, B, C, D, z, delta_bias)
+/// selective_scan(inputs, out, states, threads, starts): inputs are (u, delta, A, B, C, D, z, delta_bias)
 #[pyfunction]
+#[pyo3(signature = (inputs, out, states, threads, starts=None))]
+#[allow(clippy::too_many_arguments)]
 fn selective_scan<'py>(
     py: Python<'py>,
     inputs: [Bound<'py, PyAny>; 8],
     out: Argument<'_, 'py>,
     states: Argument<'_, 'py>,
     threads: usize,
+    starts: Option<Argument<'_, 'py>>,
 ) -> PyResult<()> {
     let inputs = scan_inputs(inputs.each_ref())?;
     let mut arrays = [Array::get("out", out, 3)?, Array::get("states", states, 4)?];
-    let scan = scan(&inputs)?;
+    let documents = documents(starts)?;
+    let scan = scan(&inputs, documents.as_ref())?;
     let [out, states] = outputs(&inputs, &mut arrays)?;
     py.detach(|| scan.forward(out, states, threads, Path::fastest())).map_err(to_py)
 }
 
-/// selective_scan_backward(inputs, states, out_grad, grads, threads): a gradient to write to for every input
+/// selective_scan_advance(inputs, state, out, threads): from `state` [B, N, D], which is overwritten by the last
 #[pyfunction]
+fn selective_scan_advance<'py>(
+    py: Python<'py>,
+    inputs: [Bound<'py, PyAny>; 8],
+    state: Argument<'_, 'py>,
+    out: Argument<'_, 'py>,
+    threads: usize,
+) -> PyResult<()> {
+    let inputs = scan_inputs(inputs.each_ref())?;
+    let mut arrays = [Array::get("state", state, 3)?, Array::get("out", out, 3)?];
+    let scan = scan(&inputs, None)?;
+    let [state, out] = outputs(&inputs, &mut arrays)?;
+    py.detach(|| scan.advance(state, out, threads, Path::fastest())).map_err(to_py)
+}
+
+/// selective_scan_backward(inputs, states, out_grad, grads, threads, starts): a gradient to write to for every input
+#[pyfunction]
+#[pyo3(signature = (inputs, states, out_grad, grads, threads, starts=None))]
+#[allow(clippy::too_many_arguments)]
 fn selective_scan_backward<'py>(
     py: Python<'py>,
     inputs: [Bound<'py, PyAny>; 8],
@@ -164,6 +196,7 @@ fn selective_scan_backward<'py>(
     out_grad: Argument<'_, 'py>,
     grads: [Bound<'py, PyAny>; 8],
     threads: usize,
+    starts: Option<Argument<'_, 'py>>,
 ) -> PyResult<()> {
     let mut inputs = scan_inputs(inputs.each_ref())?;
     inputs.push(Array::get("states", states, 4)?);
@@ -178,7 +211,8 @@ fn selective_scan_backward<'py>(
         Array::get("gradient of z", &grads[6], 3)?,
         Array::get("gradient of delta_bias", &grads[7], 1)?,
     ];
-    let scan = scan(&inputs)?;
+    let documents = documents(starts)?;
+    let scan = scan(&inputs, documents.as_ref())?;
     let [u, delta, a, b, c, d, z, delta_bias] = outputs(&inputs, &mut arrays)?;
     let grads = ScanGrads { u, delta, a, b, c, d, z, delta_bias };
     let (states, out_grad) = (inputs[8].contiguous()?, inputs[9].view()?);
@@ -189,13 +223,16 @@ fn conv_inputs(x: Argument<'_, '_>, weight: Argument<'_, '_>, bias: Argument<'_,
     Ok(vec![Array::get("x", x, 3)?, Array::get("weight", weight, 2)?, Array::get("bias", bias, 1)?])
 }
 
-fn conv(inputs: &[Array]) -> PyResult<Conv<'_>> {
+fn conv<'a>(inputs: &'a [Array], documents: Option<&'a Documents>) -> PyResult<Conv<'a>> {
     let taps = inputs[1].shape[1];
-    Conv::new(inputs[0].view()?, inputs[1].contiguous()?, inputs[2].contiguous()?, taps).map_err(to_py)
+    let conv = Conv::new(inputs[0].view()?, inputs[1].contiguous()?, inputs[2].contiguous()?, taps);
+    conv.and_then(|conv| documents.map_or(Ok(conv), |documents| conv.within(documents))).map_err(to_py)
 }
 
-/// conv_silu(x, weight, bias, out, threads)
+/// conv_silu(x, weight, bias, out, threads, starts)
 #[pyfunction]
+#[pyo3(signature = (x, weight, bias, out, threads, starts=None))]
+#[allow(clippy::too_many_arguments)]
 fn conv_silu<'py>(
     py: Python<'py>,
     x: Argument<'_, 'py>,
@@ -203,16 +240,20 @@ fn conv_silu<'py>(
     bias: Argument<'_, 'py>,
     out: Argument<'_, 'py>,
     threads: usize,
+    starts: Option<Argument<'_, 'py>>,
 ) -> PyResult<()> {
     let inputs = conv_inputs(x, weight, bias)?;
     let mut arrays = [Array::get("out", out, 3)?];
-    let conv = conv(&inputs)?;
+    let documents = documents(starts)?;
+    let conv = conv(&inputs, documents.as_ref())?;
     let [out] = outputs(&inputs, &mut arrays)?;
     py.detach(|| conv.forward(out, threads, Path::fastest())).map_err(to_py)
 }
 
-/// conv_silu_backward(x, weight, bias, out_grad, grads, threads): gradients of x, weight and bias to write to
+/// conv_silu_backward(x, weight, bias, out_grad, grads, threads, starts): gradients of x, weight and bias to write to
 #[pyfunction]
+#[pyo3(signature = (x, weight, bias, out_grad, grads, threads, starts=None))]
+#[allow(clippy::too_many_arguments)]
 fn conv_silu_backward<'py>(
     py: Python<'py>,
     x: Argument<'_, 'py>,
@@ -221,6 +262,7 @@ fn conv_silu_backward<'py>(
     out_grad: Argument<'_, 'py>,
     grads: [Bound<'py, PyAny>; 3],
     threads: usize,
+    starts: Option<Argument<'_, 'py>>,
 ) -> PyResult<()> {
     let mut inputs = conv_inputs(x, weight, bias)?;
     inputs.push(Array::get("gradient of out", out_grad, 3)?);
@@ -230,7 +272,8 @@ fn conv_silu_backward<'py>(
         Array::get("gradient of weight", weight, 2)?,
         Array::get("gradient of bias", bias, 1)?,
     ];
-    let conv = conv(&inputs)?;
+    let documents = documents(starts)?;
+    let conv = conv(&inputs, documents.as_ref())?;
     let [x, weight, bias] = outputs(&inputs, &mut arrays)?;
     let out_grad = inputs[3].view()?;
     py.detach(|| conv.backward(out_grad, ConvGrads { x, weight, bias }, threads, Path::fastest())).map_err(to_py)
@@ -239,6 +282,7 @@ fn conv_silu_backward<'py>(
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SCAN_CHUNK", CHUNK)?;
     module.add_function(wrap_pyfunction!(selective_scan, module)?)?;
+    module.add_function(wrap_pyfunction!(selective_scan_advance, module)?)?;
     module.add_function(wrap_pyfunction!(selective_scan_backward, module)?)?;
     module.add_function(wrap_pyfunction!(conv_silu, module)?)?;
     module.add_function(wrap_pyfunction!(conv_silu_backward, module)?)?;

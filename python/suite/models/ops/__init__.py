@@ -7,9 +7,10 @@ dtype takes the reference, chosen by the tensors alone: what happens to be insta
 from suite.models.ops.attention import causal_attention, causal_attention_reference
 from suite.models.ops.conv import conv_silu, conv_silu_reference
 from suite.models.ops.loss import linear_cross_entropy, linear_cross_entropy_reference
-from suite.models.ops.scan import selective_scan, selective_scan_reference
+from suite.models.ops.scan import advance_scan, selective_scan, selective_scan_reference
 
 __all__ = [
+    "advance_scan",
     "causal_attention",
     "causal_attention_reference",
     "conv_silu",

@@ -14,6 +14,16 @@ def check_shapes(op: str, names: tuple[str, ...], tensors: tuple[Tensor, ...], s
             raise ValueError(f"{op}: {name}: expected shape {tuple(shape)}, found {tuple(tensor.shape)}")
 
 
+def check_starts(op: str, starts_BT: Tensor | None, shape: tuple[int, ...]) -> None:
+    if starts_BT is not None:
+        check_shapes(op, ("starts",), (starts_BT,), (tuple(shape),))
+
+
+def starts_of(starts_BT: Tensor | None):
+    """What the Rust border takes for the starts of documents."""
+    return None if starts_BT is None else starts_BT.numpy()
+
+
 def rows(tensor: Tensor):
     """What the Rust border takes: an array whose last dimension is contiguous, sharing memory if it already is."""
     tensor = tensor.detach()

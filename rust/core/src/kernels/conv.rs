@@ -6,6 +6,7 @@
 //!
 //! The backward computes p again: K multiplications are cheaper than memory.
 
+use super::documents::{Documents, Piece, cut_steps};
 use super::lanes::{Lanes, ZERO};
 use super::scan::{CHUNK, Part, add};
 use super::{Path, Pieces, View, compiled_for_every_path, cut, expect_len, expect_shape, run};
@@ -21,6 +22,7 @@ pub struct Conv<'a> {
     weight_dk: &'a [f32],
     bias: &'a [f32],
     taps: usize,
+    documents: Option<&'a Documents>,
 }
 
 /// Where the gradients go, contiguous, in the shapes of the inputs.
@@ -40,7 +42,14 @@ impl<'a> Conv<'a> {
         }
         expect_len("weight", weight_dk.len(), channels * taps)?;
         expect_len("bias", bias.len(), channels)?;
-        Ok(Self { x, weight_dk, bias, taps })
+        Ok(Self { x, weight_dk, bias, taps, documents: None })
+    }
+
+    /// The same, with zeros before the first step of each document.
+    pub fn within(self, documents: &'a Documents) -> Result<Self> {
+        let [batch, time, _] = self.x.shape();
+        documents.expect_shape(batch, time)?;
+        Ok(Self { documents: Some(documents), ..self })
     }
 
     /// Writes out [B, T, D].
@@ -84,13 +93,13 @@ impl<'a> Conv<'a> {
         weights
     }
 
-    /// Inputs K - 1 steps before `start` up to `end`, zero before the beginning of time.
+    /// Inputs from K - 1 steps before the piece to its end, zero before its document.
     #[inline(always)]
-    fn load<const K: usize>(&self, x: &mut Window, part: Part, channels: &Range<usize>, start: usize, end: usize) {
-        for (i, x) in x[..end - start + K - 1].iter_mut().enumerate() {
-            *x = match (start + i).checked_sub(K - 1) {
-                Some(t) => Lanes::load(&self.x.row(part.batch, t)[channels.clone()]),
-                None => ZERO,
+    fn load<const K: usize>(&self, x: &mut Window, part: Part, channels: &Range<usize>, piece: &Piece) {
+        for (i, x) in x[..piece.steps.len() + K - 1].iter_mut().enumerate() {
+            *x = match (piece.steps.start + i).checked_sub(K - 1) {
+                Some(t) if t >= piece.document => Lanes::load(&self.x.row(part.batch, t)[channels.clone()]),
+                _ => ZERO,
             };
         }
     }
@@ -128,16 +137,19 @@ fn forward_body(conv: &Conv, part: Part, out: Pieces) {
 fn forward_taps<const K: usize>(conv: &Conv, part: Part, mut out: Pieces) {
     let time = conv.x.shape()[1];
     let mut x = [ZERO; CHUNK + MAX_TAPS - 1];
+    let mut pieces = Vec::new();
     for at in part.blocks() {
         let channels = part.channels(&at);
         let weights = conv.weights::<K>(channels.clone());
         let bias = Lanes::load(&conv.bias[channels.clone()]);
         for start in (0..time).step_by(CHUNK) {
-            let end = time.min(start + CHUNK);
-            conv.load::<K>(&mut x, part, &channels, start, end);
-            for (x, out) in x.windows(K).zip(&mut out[start..end]) {
-                let p = convolve(bias, &weights, x);
-                (p * p.sigmoid()).store(&mut out[at.clone()]);
+            cut_steps(conv.documents, part.batch, start..time.min(start + CHUNK), &mut pieces);
+            for piece in &pieces {
+                conv.load::<K>(&mut x, part, &channels, piece);
+                for (x, out) in x.windows(K).zip(&mut out[piece.steps.clone()]) {
+                    let p = convolve(bias, &weights, x);
+                    (p * p.sigmoid()).store(&mut out[at.clone()]);
+                }
             }
         }
     }
@@ -167,6 +179,7 @@ fn backward_taps<const K: usize>(conv: &Conv, part: Part, out_grad: &View, mut x
     let time = conv.x.shape()[1];
     let (mut weight_grad, mut bias_grad) = (vec![0.0; part.width * K], vec![0.0; part.width]);
     let mut x = [ZERO; CHUNK + MAX_TAPS - 1];
+    let mut pieces = Vec::new();
     for at in part.blocks() {
         let channels = part.channels(&at);
         let weights = conv.weights::<K>(channels.clone());
@@ -174,33 +187,38 @@ fn backward_taps<const K: usize>(conv: &Conv, part: Part, out_grad: &View, mut x
         reversed.reverse();
         let bias = Lanes::load(&conv.bias[channels.clone()]);
         let (mut weight_total, mut bias_total) = ([ZERO; K], ZERO);
-        // The gradients of p at the chunk's steps and the K - 1 after them: time runs backwards.
+        // The gradients of p at the piece's steps and the K - 1 after them: time runs backwards.
         let mut p_grad = [ZERO; CHUNK + MAX_TAPS - 1];
         for start in (0..time).step_by(CHUNK).rev() {
-            let end = time.min(start + CHUNK);
-            conv.load::<K>(&mut x, part, &channels, start, end);
-            p_grad.copy_within(..K - 1, end - start);
-            // A chunk's sum first: a running sum over all steps would lose bits as it grows.
-            let (mut weight_sum, mut bias_sum) = ([ZERO; K], ZERO);
-            for ((t, x), p_grad) in (start..end).zip(x.windows(K)).zip(&mut p_grad) {
-                let p = convolve(bias, &weights, x);
-                let s = p.sigmoid();
-                // (p s(p))' = s + p s (1 - s)
-                let slope = (p * s).mul_add(Lanes::splat(1.0) - s, s);
-                *p_grad = Lanes::load(&out_grad.row(part.batch, t)[channels.clone()]) * slope;
-                bias_sum = bias_sum + *p_grad;
-                for k in 0..K {
-                    weight_sum[k] = p_grad.mul_add(x[k], weight_sum[k]);
+            cut_steps(conv.documents, part.batch, start..time.min(start + CHUNK), &mut pieces);
+            for piece in pieces.iter().rev() {
+                conv.load::<K>(&mut x, part, &channels, piece);
+                p_grad.copy_within(..K - 1, piece.steps.len());
+                // A chunk's sum first: a running sum over all steps would lose bits as it grows.
+                let (mut weight_sum, mut bias_sum) = ([ZERO; K], ZERO);
+                for ((t, x), p_grad) in piece.steps.clone().zip(x.windows(K)).zip(&mut p_grad) {
+                    let p = convolve(bias, &weights, x);
+                    let s = p.sigmoid();
+                    // (p s(p))' = s + p s (1 - s)
+                    let slope = (p * s).mul_add(Lanes::splat(1.0) - s, s);
+                    *p_grad = Lanes::load(&out_grad.row(part.batch, t)[channels.clone()]) * slope;
+                    bias_sum = bias_sum + *p_grad;
+                    for k in 0..K {
+                        weight_sum[k] = p_grad.mul_add(x[k], weight_sum[k]);
+                    }
+                }
+                // x[t] reached p[t] by the last tap, p[t + 1] by the one before it, and so on.
+                for (p_grad, x_grad) in p_grad.windows(K).zip(&mut x_grad[piece.steps.clone()]) {
+                    convolve(ZERO, &reversed, p_grad).store(&mut x_grad[at.clone()]);
+                }
+                for (total, sum) in weight_total.iter_mut().zip(weight_sum) {
+                    *total = *total + sum;
+                }
+                bias_total = bias_total + bias_sum;
+                if piece.is_first() {
+                    p_grad[..K - 1].fill(ZERO); // nothing here reaches the document before
                 }
             }
-            // x[t] reached p[t] by the last tap, p[t + 1] by the one before it, and so on.
-            for (p_grad, x_grad) in p_grad.windows(K).zip(&mut x_grad[start..end]) {
-                convolve(ZERO, &reversed, p_grad).store(&mut x_grad[at.clone()]);
-            }
-            for (total, sum) in weight_total.iter_mut().zip(weight_sum) {
-                *total = *total + sum;
-            }
-            bias_total = bias_total + bias_sum;
         }
         bias_total.store(&mut bias_grad[at.clone()]);
         for (lane, channel) in at.enumerate() {

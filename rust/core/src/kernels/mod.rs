@@ -1,18 +1,20 @@
 //! CPU kernels that torch lacks: Mamba's selective scan, and its causal convolution with SiLU.
 //!
 //! float32, channels last. Legend: B batch, T time, D channels, N states, K taps. Arrays with B and T may be strided
-//! (`View`), so that the two halves of a projection need no copy.
+//! (`View`), so that the two halves of a projection need no copy. A row may hold several documents (`Documents`).
 //!
 //! The work is cut into parts of one batch element and `GROUP` channels, whatever the number of threads; sums over
 //! parts are taken afterwards, in order. So bits depend neither on the number of threads nor, through `Lanes`, on the
 //! instructions that the machine has.
 
 mod conv;
+mod documents;
 mod lanes;
 mod scan;
 mod scan_grad;
 
 pub use conv::{Conv, ConvGrads};
+pub use documents::Documents;
 pub use lanes::{LANES, Lanes};
 pub use scan::{CHUNK, Scan, ScanGrads, num_states};
 

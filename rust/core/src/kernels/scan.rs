@@ -7,8 +7,10 @@
 //! Nothing of size [B, T, D, N] is stored. The forward keeps h at the start of every chunk of 32 steps; the backward
 //! takes the chunks from the last to the first, recomputes h inside one and sweeps back through it. Within a chunk the
 //! states are the outer loop: one state of 16 channels stays in a register for 32 steps, and what a chunk needs (dt,
-//! u dt, y: 2 kB each) stays in the L1 cache, for any number of states.
+//! u dt, y: 2 kB each) stays in the L1 cache, for any number of states. Where a document begins inside a chunk, the loop
+//! over its steps ends and begins again with h = 0: no step asks where it is.
 
+use super::documents::{Documents, cut_steps};
 use super::lanes::{LANES, Lanes, ZERO};
 use super::scan_grad::backward_part;
 use super::{GROUP, Path, Pieces, View, compiled_for_every_path, cut, expect_len, expect_shape, run};
@@ -35,6 +37,7 @@ pub struct Scan<'a> {
     pub(super) d: &'a [f32],
     pub(super) z: View<'a>,
     pub(super) delta_bias: &'a [f32],
+    pub(super) documents: Option<&'a Documents>,
 }
 
 /// Where the gradients go, all contiguous: u, delta and z [B, T, D]; a [D, N]; b and c [B, T, N]; d, delta_bias [D].
@@ -73,7 +76,14 @@ impl<'a> Scan<'a> {
         expect_len("A", a_dn.len(), channels * states)?;
         expect_len("D", d.len(), channels)?;
         expect_len("delta_bias", delta_bias.len(), channels)?;
-        Ok(Self { u, delta, a_dn, b, c, d, z, delta_bias })
+        Ok(Self { u, delta, a_dn, b, c, d, z, delta_bias, documents: None })
+    }
+
+    /// The same, from h = 0 in each document.
+    pub fn within(self, documents: &'a Documents) -> Result<Self> {
+        let [batch, time, _] = self.u.shape();
+        documents.expect_shape(batch, time)?;
+        Ok(Self { documents: Some(documents), ..self })
     }
 
     pub(super) fn num_states(&self) -> usize {
@@ -88,7 +98,24 @@ impl<'a> Scan<'a> {
         let states = cut(states, [batch, time.div_ceil(CHUNK) * self.num_states(), channels]);
         let tasks = cut(out, self.u.shape()).into_iter().zip(states).collect();
         run(tasks, threads, |part, (out, states)| {
-            forward_part(path, self, Part::new(self.u.shape(), part), out, states)
+            forward_part(path, self, Part::new(self.u.shape(), part), out, states, None)
+        });
+        Ok(())
+    }
+
+    /// Writes out [B, T, D] as `forward` does, but from `state` [B, N, D], h before the first step, which becomes h after
+    /// the last: a text read in pieces has the bits of one read at once.
+    pub fn advance(&self, state: &mut [f32], out: &mut [f32], threads: usize, path: Path) -> Result<()> {
+        let [batch, time, channels] = self.u.shape();
+        let num_states = self.num_states();
+        expect_len("out", out.len(), batch * time * channels)?;
+        expect_len("state", state.len(), batch * num_states * channels)?;
+        let mut kept = vec![0.0; self::num_states(self.u.shape(), num_states)];
+        let kept = cut(&mut kept, [batch, time.div_ceil(CHUNK) * num_states, channels]);
+        let state = cut(state, [batch, num_states, channels]);
+        let tasks = cut(out, self.u.shape()).into_iter().zip(kept).zip(state).collect();
+        run(tasks, threads, |part, ((out, kept), state)| {
+            forward_part(path, self, Part::new(self.u.shape(), part), out, kept, Some(state))
         });
         Ok(())
     }
@@ -201,22 +228,29 @@ pub fn load_steps(view: &View, batch: usize, steps: Range<usize>, out: &mut [Chu
 }
 
 compiled_for_every_path! {
-    fn forward_part(scan: &Scan, part: Part, out: Pieces, states: Pieces) = forward_body
+    fn forward_part(scan: &Scan, part: Part, out: Pieces, states: Pieces, carried: Option<Pieces>) = forward_body
 }
 
 #[inline(always)]
-fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
+fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces, mut carried: Option<Pieces>) {
     let (num_states, time) = (scan.num_states(), scan.u.shape()[1]);
     let blocks: Vec<_> = part.blocks().collect();
     let a: Vec<_> = blocks.iter().map(|at| load_a(scan, part.channels(at))).collect();
     let mut h = vec![vec![ZERO; num_states]; blocks.len()];
     let (mut b, mut c) = (vec![[0.0; CHUNK]; num_states], vec![[0.0; CHUNK]; num_states]);
     let (mut dt, mut dtu, mut y) = ([ZERO; CHUNK], [ZERO; CHUNK], [ZERO; CHUNK]);
+    let mut pieces = Vec::new();
+    for (h, at) in h.iter_mut().zip(&blocks) {
+        for (h, row) in h.iter_mut().zip(carried.iter().flatten()) {
+            *h = Lanes::load(&row[at.clone()]);
+        }
+    }
 
     for (chunk, start) in (0..time).step_by(CHUNK).enumerate() {
         let len = CHUNK.min(time - start);
         load_steps(&scan.b, part.batch, start..start + len, &mut b);
         load_steps(&scan.c, part.batch, start..start + len, &mut c);
+        cut_steps(scan.documents, part.batch, start..start + len, &mut pieces);
         for (block, at) in blocks.iter().enumerate() {
             let channels = part.channels(at);
             let (bias, d) = (Lanes::load(&scan.delta_bias[channels.clone()]), Lanes::load(&scan.d[channels.clone()]));
@@ -228,9 +262,15 @@ fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
                 y[i] = d * u;
             }
             for n in 0..num_states {
-                h[block][n].store(&mut states[chunk * num_states + n][at.clone()]);
-                h[block][n] =
-                    scan_state(&dt[..len], &dtu[..len], &mut y[..len], a[block][n], &b[n], &c[n], h[block][n]);
+                let mut state = h[block][n];
+                state.store(&mut states[chunk * num_states + n][at.clone()]);
+                for piece in &pieces {
+                    let i = piece.steps.start - start..piece.steps.end - start;
+                    let before = if piece.is_first() && piece.document > 0 { ZERO } else { state };
+                    let (dt, dtu, y) = (&dt[i.clone()], &dtu[i.clone()], &mut y[i.clone()]);
+                    state = scan_state(dt, dtu, y, a[block][n], &b[n][i.clone()], &c[n][i], before);
+                }
+                h[block][n] = state;
             }
             for i in 0..len {
                 let z = Lanes::load(&scan.z.row(part.batch, start + i)[channels.clone()]);
@@ -238,18 +278,15 @@ fn forward_body(scan: &Scan, part: Part, mut out: Pieces, mut states: Pieces) {
             }
         }
     }
+    for (h, at) in h.iter().zip(&blocks) {
+        for (h, row) in h.iter().zip(carried.iter_mut().flatten()) {
+            h.store(&mut row[at.clone()]);
+        }
+    }
 }
 
 #[inline(always)]
-fn scan_state(
-    dt: &[Lanes],
-    dtu: &[Lanes],
-    y: &mut [Lanes],
-    a: Lanes,
-    b: &Chunk<f32>,
-    c: &Chunk<f32>,
-    mut h: Lanes,
-) -> Lanes {
+fn scan_state(dt: &[Lanes], dtu: &[Lanes], y: &mut [Lanes], a: Lanes, b: &[f32], c: &[f32], mut h: Lanes) -> Lanes {
     for ((((dt, dtu), y), b), c) in dt.iter().zip(dtu).zip(y).zip(b).zip(c) {
         h = h.mul_add((*dt * a).exp2(), *dtu * Lanes::splat(*b));
         *y = h.mul_add(Lanes::splat(*c), *y);

@@ -1,9 +1,11 @@
 //! One part of the scan's backward: see scan.rs.
 
+use super::documents::cut_steps;
 use super::lanes::{LANES, Lanes, ZERO};
 use super::scan::{CHUNK, Chunk, Part, Scan, load_a, load_steps};
 use super::{Pieces, View, compiled_for_every_path};
 use std::f32::consts::LN_2;
+use std::ops::Range;
 
 /// What one part adds to the gradients that are sums over batch elements or channels.
 pub struct Sums {
@@ -64,12 +66,14 @@ fn backward_body(scan: &Scan, part: Part, out_grad: &View, states: &View, grads:
     let (mut b_grad, mut c_grad) = (vec![[ZERO; CHUNK]; num_states], vec![[ZERO; CHUNK]; num_states]);
     let (mut b_tn, mut c_tn) = (vec![0.0; time * num_states], vec![0.0; time * num_states]);
     let mut steps = Steps::new();
+    let mut pieces = Vec::new();
 
     for index in (0..time.div_ceil(CHUNK)).rev() {
         let start = index * CHUNK;
         let len = CHUNK.min(time - start);
         load_steps(&scan.b, part.batch, start..start + len, &mut b);
         load_steps(&scan.c, part.batch, start..start + len, &mut c);
+        cut_steps(scan.documents, part.batch, start..start + len, &mut pieces);
         b_grad.fill([ZERO; CHUNK]);
         c_grad.fill([ZERO; CHUNK]);
         for (block, at) in blocks.iter().enumerate() {
@@ -86,8 +90,17 @@ fn backward_body(scan: &Scan, part: Part, out_grad: &View, states: &View, grads:
             }
             for n in 0..num_states {
                 let h = Lanes::load(&states.row(part.batch, index * num_states + n)[channels.clone()]);
-                let grads = Grads { a: &mut a_grad[block][n], b: &mut b_grad[n], c: &mut c_grad[n] };
-                h_grad[block][n] = sweep(&mut steps, len, a[block][n], &b[n], &c[n], h, h_grad[block][n], grads);
+                let mut grad = h_grad[block][n];
+                for piece in pieces.iter().rev() {
+                    let i = piece.steps.start - start..piece.steps.end - start;
+                    let before = if piece.is_first() { ZERO } else { h };
+                    let grads = Grads { a: &mut a_grad[block][n], b: &mut b_grad[n], c: &mut c_grad[n] };
+                    grad = sweep(&mut steps, i, a[block][n], &b[n], &c[n], before, grad, grads);
+                    if piece.is_first() {
+                        grad = ZERO;
+                    }
+                }
+                h_grad[block][n] = grad;
             }
             // A chunk's sum first: a running sum over all steps would lose bits as it grows.
             let (mut d_sum, mut bias_sum) = (ZERO, ZERO);
@@ -126,13 +139,13 @@ struct Grads<'a> {
     c: &'a mut Chunk<Lanes>,
 }
 
-/// One state of 16 channels: forward through the chunk from `h`, then back from `h_grad`, which it returns at the
-/// chunk's start.
+/// One state of 16 channels: forward through a chunk's steps `at` from `h`, then back from `h_grad`, which it returns at
+/// their start.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn sweep(
     steps: &mut Steps,
-    len: usize,
+    at: Range<usize>,
     a: Lanes,
     b: &Chunk<f32>,
     c: &Chunk<f32>,
@@ -140,16 +153,16 @@ fn sweep(
     mut h_grad: Lanes,
     grads: Grads,
 ) -> Lanes {
-    let len = len.min(CHUNK);
-    steps.h[0] = h;
-    for i in 0..len {
+    let (from, to) = (at.start.min(CHUNK), at.end.min(CHUNK));
+    steps.h[from] = h;
+    for i in from..to {
         let decay = (steps.dt[i] * a).exp2();
         h = h.mul_add(decay, steps.dtu[i] * Lanes::splat(b[i]));
         (steps.decay[i], steps.h[i + 1]) = (decay, h);
         steps.y[i] = h.mul_add(Lanes::splat(c[i]), steps.y[i]);
     }
     let mut a_sum = ZERO;
-    for i in (0..len).rev() {
+    for i in (from..to).rev() {
         h_grad = steps.y_grad[i].mul_add(Lanes::splat(c[i]), h_grad);
         grads.c[i] = steps.y_grad[i].mul_add(steps.h[i + 1], grads.c[i]);
         grads.b[i] = steps.dtu[i].mul_add(h_grad, grads.b[i]);
