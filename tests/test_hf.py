@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -20,7 +21,7 @@ from suite.models.build import build, initialize, num_parameters
 from suite.models.causal import Causal
 from suite.models.config import HfConfig, LlamaConfig, MambaConfig
 from suite.models.score import token_nats
-from suite.training import loop, run
+from suite.training import loop, pretrained, run
 from suite.training.config import load_run
 from suite.training.step import nats_of
 
@@ -135,10 +136,8 @@ def test_gradient_checkpointing_changes_no_bit(config):
 
 
 def toml(model: str, **keys: object) -> str:
-    fields = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
-    return TINY.replace("[data]", f'[model]\ntype = "{model}"\n{fields}[data]').replace(
-        "steps = 14", f"steps = {STEPS}"
-    )
+    fields = tomli_w.dumps({"model": {"type": model, **keys}})
+    return TINY.replace("[data]", fields + "[data]").replace("steps = 14", f"steps = {STEPS}")
 
 
 @pytest.fixture
@@ -247,6 +246,12 @@ def test_a_run_begins_from_a_folder_and_goes_on_without_it(tiny_root, train, neo
     cut = train("from-folder-cut", text, stop=2)
     with pytest.raises(IdentityError, match=r"model.attention_dropout is None there, 0.5 here"):
         train("from-folder-cut", text, "model.attention_dropout=0.5")
+    with next(source.glob("model-00001-of-*.safetensors")).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    config = run.stored_run(cut)
+    with pytest.raises(SealError, match="holds other weights now than when from-folder-cut was begun"):
+        pretrained.folder_of(config)
     shutil.rmtree(source)
     train("from-folder-cut", text)
     assert weights_of(cut, STEPS) == weights_of(whole, STEPS)
@@ -323,6 +328,7 @@ def test_tokens_are_made_with_the_tokenizer_of_the_model(neox, tmp_path):
 @pytest.mark.parametrize(
     "keys, says",
     [
+        ({"init_from": "x", "pretrained": {"version": "1"}}, "model.pretrained: a run writes it"),
         ({"n_layr": 2}, r"model: n_layr: unknown key of GPT2Config; did you mean 'n_layer'\?"),
         ({"model_class": "GPT2LMHead"}, r"no causal-LM class of transformers [\d.]+; did you mean 'GPT2LMHeadModel'\?"),
         ({"model_class": "GPT2ForSequenceClassification"}, "is no causal-LM class"),

@@ -41,10 +41,16 @@ def filled(table: dict[str, Any]) -> dict[str, Any]:
     model = table.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("init_from"), str):
         return table
-    name, root = model["init_from"], table.get("root")
+    name, root, data = model["init_from"], table.get("root"), table.get("data")
+    if not isinstance(root, str | None) or not isinstance(data, dict):
+        return table  # mistakes that are named when the table is checked
     pretrained = model.get("pretrained") or _stored(table, name) or _described(name, root)
-    config = json.loads(pretrained["config"])
-    fields: dict[str, Any] = {"vocab_size": config["vocab_size"]}
+    try:
+        config = json.loads(pretrained["config"])
+        vocab_size = config["vocab_size"]
+    except (ValueError, LookupError, TypeError):
+        raise ConfigError("model.pretrained: a run writes it, and this is not what one wrote; leave it out") from None
+    fields: dict[str, Any] = {"vocab_size": vocab_size}
     if model.get("type") == "hf":
         fields["model_class"] = next(iter(config.get("architectures") or []), None)
     else:
@@ -56,13 +62,14 @@ def filled(table: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f'model.init_from: {name}: {error}; type = "hf" takes any') from None
         if fields.pop("type") != model.get("type"):
             raise ConfigError(f"model.type is {model.get('type')!r}, {name} holds a {config['model_type']!r}")
-    if fields.get("max_position_embeddings", 0) < table.get("data", {}).get("seq_len", 0):
-        fields.pop("max_position_embeddings", None)  # rows are longer now: seq_len says it
+    seq_len = data.get("seq_len", 512)
+    if isinstance(seq_len, int) and fields.get("max_position_embeddings", seq_len) < seq_len:
+        del fields["max_position_embeddings"]  # rows are longer now: seq_len says it
     if model.get("resize_embeddings"):
         fields.pop("vocab_size")
-    elif model.get("vocab_size", config["vocab_size"]) != config["vocab_size"]:
+    elif model.get("vocab_size", vocab_size) != vocab_size:
         raise ConfigError(
-            f"model.vocab_size is {model['vocab_size']}, {name} has {config['vocab_size']}: leave it out, or set "
+            f"model.vocab_size is {model['vocab_size']}, {name} has {vocab_size}: leave it out, or set "
             "model.resize_embeddings = true"
         )
     return {**table, "model": {**fields, **model, "pretrained": pretrained}}
