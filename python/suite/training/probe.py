@@ -58,6 +58,8 @@ def measure(config: RunConfig, clock: Clock = time.perf_counter) -> Costs:
     vocab_size = config.model.vocab_size or (known[0].vocab_size if known else config.data.vocab_size)
     model = build(config.model, vocab_size)
     initialize(model, config.seed)
+    if config.batch.gradient_checkpointing:
+        model.use_gradient_checkpointing()
     model.to(config.device).train()
     optimizer = optim.adamw(model, config.optimizer)
     held_out = _held_out(config, known, vocab_size)
