@@ -38,7 +38,7 @@ check: build  ## formatting, lints and types, Python and Rust
 	cargo clippy --release --all-targets --quiet -- -D warnings
 
 bench: build  ## the figures, quick form
-	@for script in bench/train.py bench/data.py bench/tokenizer.py bench/reading.py bench/executor.py; do $(BIN)/python $$script --quick || exit 1; done
+	@for script in bench/train.py bench/plan.py bench/data.py bench/tokenizer.py bench/reading.py bench/executor.py; do $(BIN)/python $$script --quick || exit 1; done
 
 wheel: build  ## an abi3 wheel of package and extension, in dist/, and one for Ray jobs, in dist/job/
 	@rm -rf $(DIST) target/job && mkdir -p $(DIST)/job

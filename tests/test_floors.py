@@ -37,6 +37,7 @@ ADDRESSES = {
     "s3fs": set(),
     "gcsfs": set(),
     "sentencepiece": {"data/pieces.py"},
+    "pynvml": {"training/meter.py"},
 }
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import call, weights_of
 from suite.base.errors import ConfigError
-from suite.base.tracker import METRICS, read_records
+from suite.base.tracker import MEASURED, METRICS, read_records
 from suite.data import shards
 from suite.data import tokenizer as tokenizers
 from suite.data.changes import Change, Changes
@@ -35,7 +35,7 @@ def train(root: Path, name: str, *overrides: str) -> Path:
 def records(folder: Path, after: int) -> list[dict]:
     """Without the clock's part."""
     return [
-        {key: value for key, value in record.items() if not key.endswith(("second", "seconds", "seconds_left"))}
+        {key: value for key, value in record.items() if not key.startswith(MEASURED)}
         for record in read_records(folder / METRICS)
         if record["step"] > after
     ]

@@ -17,7 +17,7 @@ import pytest
 from conftest import call, refusal, run_suite, weights_of
 from suite.base.errors import IdentityError, SealError
 from suite.base.store import hold
-from suite.base.tracker import METRICS, read_records
+from suite.base.tracker import MEASURED, METRICS, read_records
 
 STEPS = 14
 
@@ -49,9 +49,9 @@ def undisturbed(request, tiny_root):
 
 
 def comparable(run: Path) -> list[dict]:
-    """Records without the clock's part."""
+    """Records without what clocks and meters say."""
     return [
-        {key: value for key, value in record.items() if not key.endswith(("second", "seconds", "seconds_left"))}
+        {key: value for key, value in record.items() if not key.startswith(MEASURED)}
         for record in read_records(run / METRICS)
     ]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from conftest import call, weights_of
 from ranks import batches_of_this_rank
 from suite import _core
-from suite.base.tracker import METRICS, read_records
+from suite.base.tracker import MEASURED, METRICS, read_records
 from suite.data.batches import batch_rows, rank_slice
 from suite.executor.local import launch
 from suite.training.tree import Tree, shape_of
@@ -150,9 +150,9 @@ def trained(root: Path, name: str, *overrides: str) -> Path:
 
 
 def comparable(run: Path) -> list[dict]:
-    """Records without the clock's part."""
+    """Records without what clocks and meters say."""
     return [
-        {key: value for key, value in record.items() if not key.endswith(("second", "seconds", "seconds_left"))}
+        {key: value for key, value in record.items() if not key.startswith(MEASURED)}
         for record in read_records(run / METRICS)
     ]
 

@@ -15,6 +15,8 @@ VERBS = {
     "fetch": "token shards from the Hub, as tokenize --out-repo published them",
     "overlap": "token shards -> documents that two splits share",
     "seen": "text -> the documents, rows and steps that hold it",
+    "shape": "number of parameters -> model shapes of that size",
+    "plan": "TOML -> what it will take: FLOPs, disk, memory, time",
     "train": "token shards -> checkpoints, from TOML",
     "diff": "two runs -> the first step at which they differ, and by what",
     "generate": "checkpoint -> text",

@@ -36,8 +36,9 @@ def main(
         return
     if dry_run:
         from suite.training.outline import outline
+        from suite.training.plan import plan_of
 
-        for heading, line in outline(settled, executor):
+        for heading, line in outline(settled, plan_of(settled), executor):
             print(f"{heading:<12} {line}")
         return
 

@@ -20,6 +20,9 @@ from suite.base.store import write_atomically, write_json
 
 METRICS = "metrics.jsonl"
 
+# What a clock or a meter says: keys that begin so differ between runs that are otherwise the same, bit for bit.
+MEASURED = ("train/tokens_per_second", "train/step_seconds", "train/seconds_left", "train/mfu", "memory/", "energy/")
+
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a jsonl file; a last line that a kill cut short is left out.

@@ -124,7 +124,7 @@ def _environments(a: RunConfig, b: RunConfig) -> list[str]:
     """What the two ran on, where that differs: values of any of their starts."""
     starts = [(run.stored_environment(config.folder) or {"starts": []})["starts"] for config in (a, b)]
     lines = []
-    for key in dict.fromkeys(key for start in chain(*starts) for key in start if key != "step"):
+    for key in dict.fromkeys(key for start in chain(*starts) for key in start if key not in ("step", "measured")):
         one, other = ([*dict.fromkeys(str(start.get(key)) for start in some)] for some in starts)
         if one != other:
             lines.append(f"{key}: {' then '.join(one)} -> {' then '.join(other)}")

@@ -28,8 +28,9 @@ from suite.base.world import World, check_device, use_threads
 from suite.data.batches import ahead
 from suite.models.build import Model, build, initialize, num_parameters
 from suite.models.causal import seed_draws
-from suite.training import checkpoint, estimate, fork, optim, prepare, pretrained, run, schedule
+from suite.training import checkpoint, estimate, flops, fork, optim, prepare, pretrained, run, schedule
 from suite.training.config import RunConfig
+from suite.training.meter import Meter
 from suite.training.milestones import Milestones, OnRecord
 from suite.training.reading import Reading
 from suite.training.run import SAMPLES
@@ -61,7 +62,7 @@ def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: 
 
 
 def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack) -> Result:
-    _repeatable(config)
+    repeatable(config)
     tokens, tokenizer = prepare.opened(config)
     total_steps = run.total_steps(config, tokens)
     reading = Reading(config, tokens, tokenizer)
@@ -83,9 +84,10 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         start, origin = first, fork.begin(config, tokenizer.sha256, model, optimizer)
     targets = reading.targets
 
-    tracker = None
+    tracker = meter = None
     if world.is_first:
-        run.begin(config, tokens, start, origin)
+        meter = Meter(config, flops.of_row(model.config, model.vocab_size, tokens.seq_len - 1), world)
+        run.begin(config, tokens, start, origin, meter.about)
         _forget(config, start, first, total_steps)
         settings = config.tracker
         tracker = held.enter_context(
@@ -153,6 +155,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
                 "train/tokens_per_second": global_targets / (read_last - before),
                 "train/step_seconds": read_last - before,
                 "train/seconds_left": (total_steps - at) * (read_last - began) / (at - start),
+                **(meter.read(global_targets, read_last - before) if meter else {}),
             },
         )
 
@@ -188,7 +191,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     return Result(total_steps, validation_loss, held_out.floor)
 
 
-def _repeatable(config: RunConfig) -> None:
+def repeatable(config: RunConfig) -> None:
     """Fixes what bits depend on beside the numbers themselves."""
     assert config.threads is not None, "the config must be settled"
     use_threads(config.threads)

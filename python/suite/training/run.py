@@ -11,7 +11,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,16 @@ def settle(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     return validate(RunConfig, table)
 
 
-def begin(config: RunConfig, tokens: shards.Tokens, step: int, origin: dict[str, Any] | None = None) -> None:
+def begin(
+    config: RunConfig,
+    tokens: shards.Tokens,
+    step: int,
+    origin: dict[str, Any] | None = None,
+    measured: Mapping[str, float] = {},
+) -> None:
     """Makes the folder with its config, and notes this start and what it runs on in its environment.
+
+    `measured` is noted too; that it differs from start to start is its nature, and no reason to warn.
 
     Warns where that differs from the start before: bits may differ from there on. Raises IdentityError when the run
     began with other tokens.
@@ -176,7 +184,7 @@ def begin(config: RunConfig, tokens: shards.Tokens, step: int, origin: dict[str,
                 and (key != "workers" or config.precision.reproducible is None)
             ):
                 print(f"warning: {config.name}: {key} was {before[key]}, is {now[key]}", file=sys.stderr)
-    began["starts"].append({"step": step, **now})
+    began["starts"].append({"step": step, **now, "measured": dict(measured)})
     write_json(config.folder / ENVIRONMENT, began)
     write_atomically(config.folder / CONFIG, to_toml(config))
 
@@ -230,7 +238,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "versions": versions,
         "commit": _commit(),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": config.threads,
         "workers": config.num_workers,
@@ -255,7 +263,7 @@ def _commit() -> str | None:
     return (git("rev-parse", "HEAD") or "") + ("-dirty" if git("status", "--porcelain", "-uno", ".") else "")
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
@@ -266,6 +274,13 @@ def train(config: RunConfig, world: World, on_record: Callable[[dict[str, Any]],
     from suite.training.loop import train
 
     return train(config, world, on_record)
+
+
+def measure(config: RunConfig) -> Any:
+    """training.probe.measure, likewise."""
+    from suite.training.probe import measure
+
+    return measure(config)
 
 
 def train_alone(config: RunConfig) -> Any:
