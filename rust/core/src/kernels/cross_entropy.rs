@@ -119,7 +119,8 @@ fn part_body<const AVX512: bool>(
     let padded = entries.next_multiple_of(PACK);
     let mut weight_grad = if hidden_grad.is_some() { vec![ZERO; padded * num_vectors] } else { Vec::new() };
     let mut nats = 0.0;
-    let (mut p, mut x_rows) = ([WIDE_ZERO; BLOCK], vec![ZERO; COLUMNS * num_vectors]);
+    let mut p = [WIDE_ZERO; BLOCK];
+    let mut x_rows = vec![ZERO; SHARED * num_vectors];
     for start in tokens.clone().step_by(SHARED) {
         let shared = start..tokens.end.min(start + SHARED);
         let mut tiles: Vec<_> =
@@ -138,12 +139,16 @@ fn part_body<const AVX512: bool>(
         let Some(hidden_grad) = &mut hidden_grad else { continue };
         let mut block_grad = vec![WIDE_ZERO; size];
         let mut x_grads = vec![WIDE_ZERO; tiles.len() * size];
+        let hidden = job.hidden[shared.start * size..shared.end * size].chunks_exact(size);
+        vectors(hidden, 1.0, num_vectors, &mut x_rows);
         let scales: Vec<_> = tiles.iter().map(|tile| tile.scale(job)).collect();
         for first in (0..padded).step_by(BLOCK) {
             let block = first..padded.min(first + BLOCK);
             let rows = &job.weight[first * size..entries.min(block.end) * size];
             let weight_grad = &mut weight_grad[first * num_vectors..block.end * num_vectors];
-            for ((tile, scale), x_grad) in tiles.iter().zip(&scales).zip(x_grads.chunks_exact_mut(size)) {
+            let x_rows = x_rows.chunks_exact(COLUMNS * num_vectors);
+            let each = tiles.iter().zip(&scales).zip(x_grads.chunks_exact_mut(size)).zip(x_rows);
+            for (((tile, scale), x_grad), x_rows) in each {
                 let p = &mut p[..block.len()];
                 tile.scores::<AVX512>(weight, size, entries, &block, p);
                 for p in &mut *p {
@@ -162,8 +167,7 @@ fn part_body<const AVX512: bool>(
                 for (total, sum) in x_grad.iter_mut().zip(&block_grad) {
                     *total = [total[0] + sum[0], total[1] + sum[1]];
                 }
-                vectors(tile.rows(job), 1.0, num_vectors, &mut x_rows);
-                outer::<AVX512>(p, &x_rows, num_vectors, weight_grad);
+                outer::<AVX512>(p, x_rows, num_vectors, weight_grad);
             }
         }
         for (tile, x_grad) in tiles.iter().zip(x_grads.chunks_exact(size)) {
