@@ -65,7 +65,7 @@ $(VENV)/installed: requirements.lock
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
-	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup, or your system's package 'cargo', 1.88 or newer), then run make again"; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup, or your system's package 'cargo', 1.89 or newer), then run make again"; exit 1; }
 	@echo "building the Rust extension (about a minute, once)"
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall-package suite -e .
 	@touch $@

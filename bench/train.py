@@ -1,91 +1,226 @@
-"""Training speed on one core, against transformers' own models in the same loop.
+"""Training speed on one core, against what people use, in steps on the same rows.
 
-A step is forward, backward, clip and AdamW on the same rows. Ours and theirs take turns step by step in one
-process, so a noisy neighbour hits both; a figure is tokens per second of CPU time in the median step.
+A step is forward, backward, clip and AdamW. Ours and theirs take turns step by step in one process, so a noisy
+neighbour hits all of them; a figure is tokens per second of CPU time in the median step. MFU is of the fastest matrix
+product that the same core was seen to do in the same precision, and counts what a step must multiply: 6 for each weight
+but the embedding's, and the seen half of attention.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
+import peers
 import torch
+from peers import Step, version_of
 from rows import Row, arguments, show
 
-from suite.models.build import build, initialize
+from suite.base.world import World
+from suite.models.build import Model, build, initialize
 from suite.models.config import LlamaConfig, MambaConfig
-from suite.training import optim, step
-from suite.training.config import OptimizerConfig
+from suite.models.ops.linear import product
+from suite.training import optim
+from suite.training.config import RunConfig, load_run
+from suite.training.update import Update
 
 VOCAB, SEQ_LEN = 4096, 512
 
-SIZES = {
-    "llama-100k": (LlamaConfig(type="llama", hidden_size=12, intermediate_size=32, num_hidden_layers=1,
-                               num_attention_heads=2, num_key_value_heads=1), 4),
-    "llama-1m": (LlamaConfig(type="llama", hidden_size=84, intermediate_size=244, num_hidden_layers=4,
-                             num_attention_heads=6, num_key_value_heads=3), 4),
-    "mamba-100k": (MambaConfig(type="mamba", hidden_size=24, num_hidden_layers=2), 4),
-    "mamba-1m": (MambaConfig(type="mamba", hidden_size=112, num_hidden_layers=6), 2),
-}  # fmt: skip
+
+def llama(hidden_size: int, intermediate_size: int, layers: int, heads: int, kv_heads: int) -> LlamaConfig:
+    return LlamaConfig(type="llama", hidden_size=hidden_size, intermediate_size=intermediate_size,
+                       num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads)  # fmt: skip
 
 
-def ours(config, ids_BT):
+def mamba(hidden_size: int, layers: int) -> MambaConfig:
+    return MambaConfig(type="mamba", hidden_size=hidden_size, num_hidden_layers=layers)
+
+
+# The configs of configs/stories; sequences in a batch; the goal against the best peer, or against each.
+LLAMAS = {
+    "llama-100k": (llama(12, 32, 1, 2, 1), 4, 3.0),
+    "llama-1m": (llama(84, 244, 4, 6, 3), 4, 1.4),
+    "llama-10m": (llama(340, 907, 6, 10, 5), 2, 1.8),
+    "llama-50m": (llama(704, 1877, 8, 16, 8), 1, 2.3),
+}
+MAMBAS = {
+    "mamba-100k": (mamba(24, 2), 4, {"transformers": 35, "mambapy": 5}),
+    "mamba-1m": (mamba(112, 6), 2, {"transformers": 100, "mambapy": 6}),
+    "mamba-10m": (mamba(400, 8), 1, {"transformers": 60, "mambapy": 5}),
+}
+QUICK = ("llama-100k", "llama-1m", "mamba-100k")
+
+
+def run_config(config, sequences: int, dtype: str, root: str, *more: str) -> RunConfig:
+    path = Path(root) / "bench.toml"
+    fields = config.model_dump(exclude_none=True).items()
+    lines = [f"{key} = {json.dumps(value)}" for key, value in fields]  # a string, number or truth as TOML has it too
+    path.write_text("\n".join(['name = "bench"', "threads = 1", "[model]", *lines]) + "\n")
+    settings = ["data.tokens=tokens", f"batch.sequences={sequences}", f"batch.micro_sequences={sequences}"]
+    return load_run([path], [f"root={root}", f"precision.dtype={dtype}", *settings, *more])
+
+
+def ours(config, ids_BT: torch.Tensor, dtype: str = "float32") -> tuple[Step, Model]:
     model = build(config, VOCAB)
     initialize(model, 0)
-    optimizer = optim.adamw(model, OptimizerConfig())
-
-    def one_step():
-        optimizer.zero_grad(set_to_none=True)
-        step.accumulate(model, ids_BT, ids_BT[:, 1:].numel(), 4, torch.float32)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return one_step
+    model.train()
+    with tempfile.TemporaryDirectory() as root:
+        settings = run_config(config, len(ids_BT), dtype, root, "budget.steps=1")
+    update = Update(model, optim.adamw(model, settings.optimizer), settings, World(), -100)
+    return (lambda: update(ids_BT, ids_BT[:, 1:].numel(), 1e-4).tolist()), model
 
 
-def theirs(config, ids_BT):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.to_hf(VOCAB, SEQ_LEN))).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.95), weight_decay=0.1)
-
-    def one_step():
-        optimizer.zero_grad(set_to_none=True)
-        model(ids_BT, labels=ids_BT).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return one_step
-
-
-def medians(steps, repetitions: int) -> list[float]:
-    """CPU seconds of each contestant's median step, taken in turns after one untimed round."""
-    seconds = [[] for _ in steps]
+def medians(steps: dict[str, Step], repetitions: int, once: tuple[str, ...] = ()) -> dict[str, float]:
+    """CPU seconds of each contestant's median step, taken in turns after an untimed round; of those in `once`, which
+    take minutes, the one step."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repetitions + 1):
-        for times, one_step in zip(seconds, steps, strict=True):
+        for name, one_step in steps.items():
+            if name in once and turn != 1:
+                continue
             began = time.process_time()
             one_step()
             if turn:
-                times.append(time.process_time() - began)
-    return [statistics.median(times) for times in seconds]
+                seconds[name].append(time.process_time() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def flops(model: Model, config, ids_BT: torch.Tensor) -> float:
+    """What a step must multiply and add. Mamba's scan is left out: it is no matrix product."""
+    tied = config.tie_word_embeddings
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
+    weights += VOCAB * config.hidden_size if tied else 0
+    tokens = ids_BT[:, 1:].numel()
+    attention = 0
+    if config.type == "llama":
+        attention = config.num_hidden_layers * config.num_attention_heads * config.head_dim * SEQ_LEN
+    return 6.0 * tokens * (weights + attention)
+
+
+def peak(dtype: torch.dtype) -> float:
+    """The most multiplications and additions a second of CPU time, seen in products of 1024 by 1024."""
+    a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+    best = 0.0
+    for _ in range(30):
+        began = time.process_time()
+        for _ in range(4):
+            product(a, b) if dtype == torch.float32 else a @ b.T
+        best = max(best, 4 * 2 * 1024**3 / (time.process_time() - began))
+    return best
+
+
+def rows_of_llama(name: str, quick: bool, peaks: dict[str, float]) -> list[Row]:
+    config, batch, goal = LLAMAS[name]
+    ids_BT = torch.randint(0, VOCAB, (batch, SEQ_LEN), generator=torch.Generator().manual_seed(0))
+    big = name in ("llama-10m", "llama-50m")
+    dtypes = ["float32", "bfloat16"] if big else ["float32"]
+    own = {dtype: ours(config, ids_BT, dtype) for dtype in dtypes}
+    steps: dict[str, Step] = {dtype: step for dtype, (step, _) in own.items()}
+    others = {peer: make(config, VOCAB, ids_BT) for peer, make in peers.LLAMA.items()}
+    others = {peer: step for peer, step in others.items() if step is not None}
+    steps |= others
+    if big:
+        steps["autocast"] = peers.autocast(config, VOCAB, ids_BT)
+    took = medians(steps, 3 if quick or name == "llama-50m" else 5 if big else 9)
+    tokens, best = ids_BT[:, 1:].numel(), min(others, key=lambda peer: took[peer])
+    rows = []
+    for dtype in dtypes:
+        short = {"float32": "", "bfloat16": ", bfloat16"}[dtype]
+        of_peak = flops(own[dtype][1], config, ids_BT) / took[dtype] / peaks[dtype]
+        counts = not big or dtype == min(dtypes, key=lambda dtype: took[dtype])
+        rows.append(Row(f"{name}{short}: tokens per CPU-second", tokens / took[dtype], "tokens/s"))
+        rows.append(Row(f"{name}{short}: times the best peer", took[best] / took[dtype], "ratio",
+                        f">= {goal}" if counts else None, best, version_of(peers.PACKAGE[best])))  # fmt: skip
+        rows.append(Row(f"{name}{short}: MFU", of_peak, "of peak", ">= 0.5" if big and dtype == "float32" else None))
+    own_best = min(took[dtype] for dtype in dtypes)
+    for peer in others:
+        if peer != best:
+            rows.append(Row(f"{name}: times {peer}", took[peer] / own_best, "ratio", None, peer,
+                            version_of(peers.PACKAGE[peer])))  # fmt: skip
+    if big:
+        rows.append(Row(f"{name}: times transformers in bfloat16", took["autocast"] / own_best, "ratio", None,
+                        "transformers", version_of("transformers")))  # fmt: skip
+    return rows
+
+
+def rows_of_mamba(name: str, quick: bool, peaks: dict[str, float]) -> list[Row]:
+    config, batch, goals = MAMBAS[name]
+    ids_BT = torch.randint(0, VOCAB, (batch, SEQ_LEN), generator=torch.Generator().manual_seed(0))
+    own, model = ours(config, ids_BT)
+    others = {peer: make(config, VOCAB, ids_BT) for peer, make in peers.MAMBA.items()}
+    steps: dict[str, Step] = {"ours": own} | {peer: step for peer, step in others.items() if step is not None}
+    took = medians(steps, 3 if quick or name != "mamba-100k" else 7, () if name == "mamba-100k" else ("transformers",))
+    rows = [
+        Row(f"{name}: tokens per CPU-second", ids_BT[:, 1:].numel() / took["ours"], "tokens/s"),
+        Row(f"{name}: MFU without the scan", flops(model, config, ids_BT) / took["ours"] / peaks["float32"], "of peak"),
+    ]
+    for peer, goal in goals.items():
+        if peer in took:
+            rows.append(Row(f"{name}: times {peer}", took[peer] / took["ours"], "ratio", f">= {goal}", peer,
+                            version_of(peers.PACKAGE[peer])))  # fmt: skip
+    return rows
+
+
+def exactness(quick: bool) -> list[Row]:
+    """What it costs to ask torch for deterministic algorithms, as times the plain step."""
+    rows = []
+    for name, (config, batch) in {"llama-1m": LLAMAS["llama-1m"][:2], "mamba-1m": MAMBAS["mamba-1m"][:2]}.items():
+        ids_BT = torch.randint(0, VOCAB, (batch, SEQ_LEN), generator=torch.Generator().manual_seed(0))
+        plain, _ = ours(config, ids_BT)
+
+        def deterministic(step: Step = plain) -> None:
+            torch.use_deterministic_algorithms(True)
+            step()
+            torch.use_deterministic_algorithms(False)
+
+        took = medians({"plain": plain, "deterministic": deterministic}, 5 if quick else 15)
+        rows.append(Row(f"{name}: deterministic, times the plain step", took["deterministic"] / took["plain"], "ratio"))
+    return rows
+
+
+def overhead(quick: bool) -> list[Row]:
+    """The whole loop (reading, logging, learning rate) against its own update on rows in memory."""
+    from suite.data.pack import one_pass
+    from suite.executor.local import map_in_order
+    from suite.training import prepare, run
+
+    config, batch, _ = LLAMAS["llama-1m"]
+    few, many = (5, 25) if quick else (10, 110)
+    ids_BT = torch.randint(0, VOCAB, (batch, SEQ_LEN), generator=torch.Generator().manual_seed(0))
+    bare, _ = ours(config, ids_BT)
+    with tempfile.TemporaryDirectory() as root:
+        took = {}
+        for steps in (few, few, many):  # the first makes the tokens
+            settings = run_config(config, batch, "float32", root, "data.source=stories:3k", f"budget.steps={steps}",
+                                  f"data.vocab_size={VOCAB}", "checkpoints.per_octave=0", "checkpoints.linear=1",
+                                  f"name=loop-{steps}-{len(took)}")  # fmt: skip
+            prepare.ensure(settings, one_pass(map_in_order(1)), lambda line: None)
+            began = time.process_time()
+            run.train_alone(settings)
+            took[steps] = time.process_time() - began
+        alone = medians({"bare": bare}, many - few)["bare"]
+    loop = (took[many] - took[few]) / (many - few)
+    return [Row("llama-1m: the loop, times its update alone", loop / alone, "ratio", "<= 1.02")]
 
 
 def main() -> None:
-    options = arguments(__doc__ or "")
-    from transformers import __version__
-
+    options = arguments(__doc__ or "", only="names of sizes, and `costs`, with commas between them")
     torch.set_num_threads(1)
-    rows = []
-    for name, (config, batch) in SIZES.items():
-        slow = name == "mamba-1m"
-        if options.quick and slow:
-            continue
-        ids_BT = torch.randint(0, VOCAB, (batch, SEQ_LEN), generator=torch.Generator().manual_seed(0))
-        fast, peer = medians([ours(config, ids_BT), theirs(config, ids_BT)], 5 if slow else 3 if options.quick else 9)
-        goal = ">= 10" if config.type == "mamba" else None
-        peer_name = {"peer": "transformers eager", "version": __version__}
-        rows.append(Row(f"{name}: tokens per CPU-second", batch * SEQ_LEN / fast, "tokens/s"))
-        rows.append(Row(f"{name}: times transformers", peer / fast, "ratio", goal, **peer_name))
+    peaks = {"float32": peak(torch.float32), "bfloat16": peak(torch.bfloat16)}
+    rows = [Row(f"matrix product, {dtype}", value / 1e9, "GF/s") for dtype, value in peaks.items()]
+    names = options.only.split(",") if options.only else [*(QUICK if options.quick else [*LLAMAS, *MAMBAS]), "costs"]
+    for name in names:
+        if name in LLAMAS:
+            rows += rows_of_llama(name, options.quick, peaks)
+        elif name in MAMBAS:
+            rows += rows_of_mamba(name, options.quick, peaks)
+        else:
+            rows += exactness(options.quick) + overhead(options.quick)
+        gc.collect()
     show(rows, options.json)
 
 

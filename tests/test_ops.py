@@ -1,10 +1,16 @@
 """The fast paths are the references, to within float32; their bits depend on nothing but the numbers that go in."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
 from suite.models import ops
+from suite.models.build import build, initialize
+from suite.models.config import LlamaConfig, MambaConfig
+from suite.models.llama import RMSNorm
+from suite.training import step
 
 # Errors are measured against the largest value of an array. One is a sum of up to B T N products or so, each rounded by
 # 6e-8, and 20 to 40 roundings lie between an input and it: 1e-7 to 5e-7 was measured, for torch's own float32 loop too.
@@ -104,7 +110,9 @@ def threads():
 def test_bits_do_not_depend_on_threads(threads):
     def run():
         scan = with_grads(ops.selective_scan, scan_inputs(2, 70, 136, 16))
-        return scan + with_grads(ops.conv_silu, conv_inputs(2, 70, 136, 4))
+        attention = with_grads(ops.causal_attention, attention_inputs(2, 6, 3, 70, 14))
+        loss = loss_and_grads(ops.linear_cross_entropy, *loss_inputs(1100, 24, 60, torch.float32))
+        return scan + attention + loss + with_grads(ops.conv_silu, conv_inputs(2, 70, 136, 4))
 
     threads(1)
     expected = run()
@@ -242,12 +250,93 @@ def test_autocast_multiplies_in_its_dtype_and_sums_in_float32():
     assert [tensor.dtype for tensor in found] == [torch.float32] * 3
 
 
-@pytest.mark.parametrize("heads, kv_heads, time, size", [(2, 1, 7, 6), (6, 3, 33, 14), (1, 1, 1, 2)])
+def attention_inputs(batch: int, heads: int, kv_heads: int, time: int, size: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(time)
+    return [torch.randn((batch, h, time, size), generator=generator) for h in (heads, kv_heads, kv_heads)]
+
+
+@pytest.mark.parametrize("heads, kv_heads, time, size", [(2, 1, 7, 6), (6, 3, 75, 14), (1, 1, 1, 2), (2, 2, 33, 44)])
 @pytest.mark.parametrize("documents", [False, True])
 def test_attention_and_its_gradients_are_the_reference_in_float64(heads, kv_heads, time, size, documents):
-    generator = torch.Generator().manual_seed(time)
-    shapes = [(2, heads, time, size), (2, kv_heads, time, size), (2, kv_heads, time, size)]
-    inputs = [torch.randn(shape, generator=generator) for shape in shapes]
+    inputs = attention_inputs(2, heads, kv_heads, time, size)
     starts = torch.tensor([max(0, (t // 5) * 5 - 2) for t in range(time)]).expand(2, time) if documents else None
     expected = with_grads(lambda *x: ops.causal_attention_reference(*x, starts), [tensor.double() for tensor in inputs])
     assert_close(with_grads(lambda *x: ops.causal_attention(*x, starts), inputs), expected, TOLERANCE)
+
+
+def test_a_document_has_the_bits_that_it_has_alone_wherever_it_lies():
+    inputs = attention_inputs(1, 4, 2, 90, 14)
+    starts = torch.tensor([[0] * 7 + [7] * 50 + [57] * 33])
+    together = with_grads(lambda *x: ops.causal_attention(*x, starts), inputs)
+    out_grad = torch.randn(1, 4, 90, 14)
+    for begin, end in ((0, 7), (7, 57), (57, 90)):
+        alone = [x[:, :, begin:end] for x in inputs]
+        assert torch.equal(ops.causal_attention(*alone), together[0][:, :, begin:end])
+        changed = [x.clone() for x in inputs]
+        for x in changed:
+            x[:, :, :begin], x[:, :, end:] = 1e4, -1e4
+        leaves = [[x.requires_grad_() for x in y] for y in (inputs, changed)]
+        outs = [ops.causal_attention(*x, starts) for x in leaves]
+        grads = [torch.autograd.grad(out, x, out_grad) for out, x in zip(outs, leaves, strict=True)]
+        assert torch.equal(outs[0][:, :, begin:end], outs[1][:, :, begin:end])
+        assert_same(*([g[:, :, begin:end] for g in each] for each in grads))
+
+
+def test_attention_of_half_precision_on_a_cpu_is_computed_in_float32():
+    half = [x.bfloat16() for x in attention_inputs(1, 2, 1, 40, 6)]
+    out = ops.causal_attention(*half)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, ops.causal_attention(*(x.float() for x in half)).bfloat16())
+
+
+@pytest.mark.parametrize("rows, inputs, outputs", [((3, 40), 84, 50), ((70,), 36, 130), ((64,), 48, 48), ((5,), 12, 8)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_and_its_gradients_are_those_in_float64(rows, inputs, outputs, bias):
+    generator = torch.Generator().manual_seed(inputs)
+    shapes = [(*rows, inputs), (outputs, inputs), *[(outputs,)] * bias]
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    expected = with_grads(torch.nn.functional.linear, [tensor.double() for tensor in tensors])
+    assert_close(with_grads(ops.linear, tensors), expected, TOLERANCE)
+
+
+def test_linear_is_torch_s_own_under_autocast():
+    layer = ops.Linear(64, 64)
+    x = torch.randn(64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+        assert layer(x).dtype == torch.bfloat16
+
+
+def test_a_target_that_no_vocabulary_has_is_named():
+    hidden, weight, targets = loss_inputs(3, 12, 60, torch.float32)
+    targets[1] = 60
+    with pytest.raises(ValueError, match=r"targets\[1\]: expected 0 to 59 or -100, found 60"):
+        ops.linear_cross_entropy(hidden, weight, targets)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(type="llama", hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
+        MambaConfig(type="mamba", hidden_size=32, num_hidden_layers=2),
+    ],
+    ids=["llama", "mamba"],
+)
+def test_bfloat16_is_for_products_alone(config, monkeypatch):
+    """Weights, gradients, the residual stream, norms, attention, the recurrence and the loss stay in float32."""
+    model = build(config, 90)
+    initialize(model, 0)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.register_forward_hook(lambda _, inputs, out: seen.extend([inputs[0].dtype, out.dtype]))
+    for op in ("_causal_attention", "_selective_scan"):
+        home = sys.modules[f"suite.models.ops.{'attention' if 'attention' in op else 'scan'}"]
+        real = getattr(home, op)
+        monkeypatch.setattr(home, op, lambda *x, real=real: (seen.extend(y.dtype for y in x[:3]), real(*x))[1])
+    ids = torch.randint(0, 90, (2, 40), generator=torch.Generator().manual_seed(0))
+    nats = step.accumulate(model, ids, 78, 2, torch.bfloat16)
+    assert set(seen) == {torch.float32}
+    assert {x.dtype for p in model.parameters() for x in (p, p.grad)} == {torch.float32}
+    exact = step.accumulate(model, ids, 78, 2, torch.float32)
+    assert 0 < abs(float(nats / exact) - 1) < 2**-8  # products of 8 bits: a different number, and no more than that

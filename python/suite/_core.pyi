@@ -190,3 +190,17 @@ def conv_silu(x: Any, weight: Any, bias: Any, out: Any, threads: int, starts: An
 def conv_silu_backward(
     x: Any, weight: Any, bias: Any, out_grad: Any, grads: Sequence[Any], threads: int, starts: Any = None
 ) -> None: ...
+def causal_attention(
+    arrays: Sequence[Any], heads: tuple[int, int], starts: Any, out: Any, kept: Any, threads: int
+) -> None: ...
+def causal_attention_backward(
+    arrays: Sequence[Any],
+    heads: tuple[int, int],
+    starts: Any,
+    forward: Sequence[Any],
+    grads: Sequence[Any],
+    threads: int,
+) -> None: ...
+def linear_cross_entropy(
+    hidden: Any, weight: Any, targets: Any, ignore: int, grads: tuple[Any, Any] | None, threads: int
+) -> float: ...

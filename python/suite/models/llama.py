@@ -41,10 +41,10 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.num_attention_heads, config.num_kv_heads, config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_proj = ops.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
+        self.k_proj = ops.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = ops.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = ops.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, starts_BT: Tensor | None) -> Tensor:
         B, T, _ = x_BTD.shape
@@ -59,9 +59,9 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = ops.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = ops.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = ops.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
@@ -95,7 +95,7 @@ class Llama(nn.Module):
         self.vocab_size = vocab_size
         self.gradient_checkpointing = False
         self.model = Body(config, vocab_size)
-        self.lm_head = nn.Linear(config.hidden_size, vocab_size, bias=False)
+        self.lm_head = ops.Linear(config.hidden_size, vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 

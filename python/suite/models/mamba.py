@@ -31,13 +31,13 @@ class Mixer(nn.Module):
         super().__init__()
         channels, state, rank = config.intermediate_size, config.state_size, config.dt_rank
         self.sizes = [rank, state, state]
-        self.in_proj = nn.Linear(config.hidden_size, 2 * channels, bias=config.use_bias)
+        self.in_proj = ops.Linear(config.hidden_size, 2 * channels, bias=config.use_bias)
         self.conv1d = Conv1d(channels, config.conv_kernel, config.use_conv_bias)
-        self.x_proj = nn.Linear(channels, rank + 2 * state, bias=False)
-        self.dt_proj = nn.Linear(rank, channels, bias=True)
+        self.x_proj = ops.Linear(channels, rank + 2 * state, bias=False)
+        self.dt_proj = ops.Linear(rank, channels, bias=True)
         self.A_log = nn.Parameter(torch.empty(channels, state))
         self.D = nn.Parameter(torch.empty(channels))
-        self.out_proj = nn.Linear(channels, config.hidden_size, bias=config.use_bias)
+        self.out_proj = ops.Linear(channels, config.hidden_size, bias=config.use_bias)
 
     def forward(self, x_BTD: Tensor, starts_BT: Tensor | None) -> Tensor:
         u_BTI, z_BTI, weight_IK, bias_I = self.convolved(x_BTD)
@@ -57,7 +57,8 @@ class Mixer(nn.Module):
         """-> the scan's eight inputs, from the convolution's output and the gate"""
         exact = self.A_log.dtype
         dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTI).to(exact).split(self.sizes, -1)
-        delta_BTI = (dt_BTR @ self.dt_proj.weight.T).to(exact)  # its bias goes into the softplus, inside the scan
+        # Its bias goes into the softplus, inside the scan.
+        delta_BTI = ops.linear(dt_BTR, self.dt_proj.weight).to(exact)
         return u_BTI, delta_BTI, -torch.exp(self.A_log), B_BTN, C_BTN, self.D, z_BTI, self.dt_proj.bias
 
 
@@ -93,7 +94,7 @@ class Mamba(nn.Module):
         self.vocab_size = vocab_size
         self.gradient_checkpointing = False
         self.backbone = Backbone(config, vocab_size)
-        self.lm_head = nn.Linear(config.hidden_size, vocab_size, bias=False)
+        self.lm_head = ops.Linear(config.hidden_size, vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
 

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use suite_core::kernels::{Conv, ConvGrads, Documents, LANES, Lanes, Path, Scan, ScanGrads, View, num_states};
+use suite_core::kernels::{
+    Attention, AttentionGrads, Conv, ConvGrads, CrossEntropy, CrossEntropyGrads, Documents, LANES, Lanes, Path, Scan,
+    ScanGrads, View, num_states,
+};
 use suite_core::order::mix;
 
 /// Values in -2..2 from a counter.
@@ -66,6 +69,68 @@ fn conv([batch, time, channels, taps]: [usize; 4], every: usize, threads: usize,
     let into = ConvGrads { x: &mut dx, weight: &mut dw, bias: &mut db };
     conv.backward(View::contiguous(&out_grad, shape).unwrap(), into, threads, path).unwrap();
     [out, dx, dw, db].concat().iter().map(|value| value.to_bits()).collect()
+}
+
+/// [batch, time, heads, key/value heads, head size]; documents of 11 steps.
+fn attention([batch, time, heads, kv_heads, size]: [usize; 5], threads: usize, path: Path) -> Vec<u32> {
+    let (shape, kv_shape) = ([batch, time, heads * size], [batch, time, kv_heads * size]);
+    let (len, kv_len) = (shape.iter().product(), kv_shape.iter().product());
+    let (q, k, v, out_grad) = (random(1, len), random(2, kv_len), random(3, kv_len), random(4, len));
+    let starts: Vec<_> = (0..batch * time).map(|i| (i % time / 11 * 11) as i64).collect();
+    let q = View::contiguous(&q, shape).unwrap();
+    let (k, v) = (View::contiguous(&k, kv_shape).unwrap(), View::contiguous(&v, kv_shape).unwrap());
+    let mut all = Vec::new();
+    for starts in [None, Some(&starts[..])] {
+        let attention = Attention::new(q, k, v, [heads, kv_heads], starts).unwrap();
+        let (mut out, mut kept) = (vec![f32::NAN; len], vec![f32::NAN; attention.num_kept()]);
+        attention.forward(&mut out, &mut kept, threads, path).unwrap();
+        let (mut dq, mut dk, mut dv) = (vec![f32::NAN; len], vec![f32::NAN; kv_len], vec![f32::NAN; kv_len]);
+        let into = AttentionGrads { q: &mut dq, k: &mut dk, v: &mut dv };
+        let out_view = View::contiguous(&out, shape).unwrap();
+        let out_grad = View::contiguous(&out_grad, shape).unwrap();
+        attention.backward(out_grad, out_view, &kept, into, threads, path).unwrap();
+        all.extend([out, kept, dq, dk, dv].concat());
+    }
+    bits(&all)
+}
+
+/// [tokens, hidden size, vocabulary]; every seventh target is left out.
+fn cross_entropy([tokens, size, vocabulary]: [usize; 3], threads: usize, path: Path) -> Vec<u32> {
+    let (hidden, weight) = (random(1, tokens * size), random(2, vocabulary * size));
+    let targets: Vec<_> = (0..tokens).map(|m| if m % 7 == 3 { -1 } else { (m * m % vocabulary) as i64 }).collect();
+    let job = CrossEntropy::new(&hidden, &weight, &targets, size, -1).unwrap();
+    let (mut dh, mut dw) = (vec![f32::NAN; hidden.len()], vec![f32::NAN; weight.len()]);
+    let nats = job.nats(Some(CrossEntropyGrads { hidden: &mut dh, weight: &mut dw }), threads, path).unwrap();
+    assert_eq!(nats, job.nats(None, threads, path).unwrap());
+    let nats = nats.to_bits();
+    [vec![nats as u32, (nats >> 32) as u32], bits(&dh), bits(&dw)].concat()
+}
+
+#[test]
+fn attention_and_cross_entropy_have_the_same_bits_on_every_path_and_number_of_threads() {
+    let attentions = [[2, 70, 6, 3, 14], [1, 33, 2, 1, 2], [3, 1, 1, 1, 34]];
+    let losses = [[2100, 12, 131], [37, 20, 64], [1, 1, 1]];
+    for (shape, loss) in attentions.into_iter().zip(losses) {
+        let expected = (attention(shape, 1, Path::Baseline), cross_entropy(loss, 1, Path::Baseline));
+        assert!(expected.0.iter().chain(&expected.1[2..]).all(|bits| !f32::from_bits(*bits).is_nan()));
+        for path in Path::available() {
+            for threads in [1, 2, 3] {
+                assert!(attention(shape, threads, path) == expected.0, "{shape:?} {path:?} {threads} threads");
+                assert!(cross_entropy(loss, threads, path) == expected.1, "{loss:?} {path:?} {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn targets_and_starts_out_of_range_are_named() {
+    let data = [0.0; 12];
+    let error = CrossEntropy::new(&data[..6], &data, &[0, 4], 3, -1).err().unwrap().to_string();
+    assert_eq!(error, "targets[1]: expected 0 to 3 or -1, found 4");
+    let view = View::contiguous(&data, [2, 2, 3]).unwrap();
+    let error = Attention::new(view, view, view, [1, 1], Some(&[0, 0, 0, 2])).err().unwrap().to_string();
+    assert_eq!(error, "starts[1, 1]: expected 0 to 1, found 2");
+    assert!(Attention::new(view, view, view, [2, 1], None).is_err());
 }
 
 const SHAPES: [[usize; 4]; 4] = [[2, 70, 24, 5], [1, 33, 200, 3], [3, 1, 8, 1], [2, 64, 48, 8]];

@@ -1,6 +1,9 @@
 //! CPU kernels over buffers of float32: numpy arrays, or torch tensors through `.numpy()`. Results are written into
 //! arrays of the caller's. The GIL is released while a kernel runs.
 
+mod attention;
+mod cross_entropy;
+
 use crate::data::to_py;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -281,6 +284,9 @@ fn conv_silu_backward<'py>(
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SCAN_CHUNK", CHUNK)?;
+    module.add_function(wrap_pyfunction!(attention::causal_attention, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::causal_attention_backward, module)?)?;
+    module.add_function(wrap_pyfunction!(cross_entropy::linear_cross_entropy, module)?)?;
     module.add_function(wrap_pyfunction!(selective_scan, module)?)?;
     module.add_function(wrap_pyfunction!(selective_scan_advance, module)?)?;
     module.add_function(wrap_pyfunction!(selective_scan_backward, module)?)?;

@@ -6,15 +6,18 @@ dtype takes the reference, chosen by the tensors alone: what happens to be insta
 
 from suite.models.ops.attention import causal_attention, causal_attention_reference
 from suite.models.ops.conv import conv_silu, conv_silu_reference
+from suite.models.ops.linear import Linear, linear
 from suite.models.ops.loss import linear_cross_entropy, linear_cross_entropy_reference
 from suite.models.ops.scan import advance_scan, selective_scan, selective_scan_reference
 
 __all__ = [
+    "Linear",
     "advance_scan",
     "causal_attention",
     "causal_attention_reference",
     "conv_silu",
     "conv_silu_reference",
+    "linear",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "selective_scan",

@@ -8,7 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from suite import _core
 from suite.models.ops.border import check_shapes
+from suite.models.ops.linear import by_onednn, product
+
+RUST_UP_TO = 128  # hidden size; above it exact products cost more than exponentials, and those are oneDNN's
 
 
 def linear_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, ignore_index: int = -100) -> Tensor:
@@ -47,9 +51,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.promote_types(hidden_MD.dtype, weight_VD.dtype)
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
+        if device == "cpu" and dtype == torch.float32 and hidden_MD.shape[1] <= RUST_UP_TO and len(hidden_MD):
+            nats, *grads = _rust(hidden_MD, weight_VD, targets_M, ignore_index, wants_hidden or wants_weight)
+            ctx.dtypes = hidden_MD.dtype, weight_VD.dtype
+            ctx.save_for_backward(*grads)
+            return nats
         hidden_grad_MD = torch.empty_like(hidden_MD) if wants_hidden else None
-        weight_grad_VD = torch.zeros_like(weight_VD, dtype=out_dtype) if wants_weight else None
+        # Transposed: so hidden.T is the shorter side of the product, and what it gives is added as it lies.
+        weight_grad_DV = weight_VD.new_zeros(weight_VD.T.shape, dtype=out_dtype) if wants_weight else None
         nats = hidden_MD.new_zeros((), dtype=torch.float64)
+        multiply = product if dtype == torch.float32 and by_onednn(hidden_MD, weight_VD) else F.linear
         with torch.autocast(device, enabled=False):
             weight = weight_VD.to(dtype)
             rows = _rows_per_chunk(hidden_MD.shape[1], device)
@@ -57,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 here = slice(start, start + rows)
                 hidden, counted = hidden_MD[here].to(dtype), targets_M[here] != ignore_index
                 targets = targets_M[here].where(counted, 0).long()[:, None]
-                log_probs = torch.log_softmax((hidden @ weight.T).to(out_dtype), dim=-1)
+                log_probs = torch.log_softmax(multiply(hidden, weight).to(out_dtype), dim=-1)
                 nats -= log_probs.gather(1, targets)[:, 0].where(counted, 0).sum()
                 if not (wants_hidden or wants_weight):
                     continue
@@ -66,11 +77,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits_grad.scatter_add_(1, targets, logits_grad.new_full(targets.shape, -1.0))
                 logits_grad = logits_grad.mul_(counted[:, None]).to(dtype)
                 if hidden_grad_MD is not None:
-                    hidden_grad_MD[here] = logits_grad @ weight
-                if weight_grad_VD is not None:
-                    weight_grad_VD += logits_grad.T @ hidden
+                    hidden_grad_MD[here] = multiply(logits_grad, weight.T)
+                if weight_grad_DV is not None:
+                    weight_grad_DV += multiply(hidden.T, logits_grad.T)
         ctx.dtypes = hidden_MD.dtype, weight_VD.dtype
-        ctx.save_for_backward(hidden_grad_MD, weight_grad_VD)
+        ctx.save_for_backward(hidden_grad_MD, None if weight_grad_DV is None else weight_grad_DV.T)
         return nats.to(out_dtype)
 
     @staticmethod
@@ -81,6 +92,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)
         )
         return hidden_grad, weight_grad, None, None, None
+
+
+def _rust(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, ignore_index: int, wants_grads: bool):
+    """-> (nats, gradient of hidden, gradient of weight), both in float32 or None."""
+    hidden, weight = (tensor.detach().float().contiguous() for tensor in (hidden_MD, weight_VD))
+    grads = (torch.empty_like(hidden), torch.empty_like(weight)) if wants_grads else None
+    into = (grads[0].numpy(), grads[1].numpy()) if grads else None
+    targets = targets_M.long().contiguous().numpy()
+    threads = torch.get_num_threads()
+    nats = _core.linear_cross_entropy(hidden.numpy(), weight.numpy(), targets, ignore_index, into, threads)
+    return torch.tensor(nats, dtype=torch.float64).to(torch.float32), *(grads or (None, None))
 
 
 def _rows_per_chunk(hidden_size: int, device: str) -> int:

@@ -72,6 +72,12 @@ impl Lanes {
         Self(from_fn(|i| f(self.0[i])))
     }
 
+    /// The larger of each two; other's where either is not a number.
+    #[inline(always)]
+    pub fn max(self, other: Self) -> Self {
+        Self(from_fn(|i| if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] }))
+    }
+
     /// self * factor + term, rounded once.
     #[inline(always)]
     pub fn mul_add(self, factor: Self, term: Self) -> Self {

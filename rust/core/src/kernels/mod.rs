@@ -1,4 +1,5 @@
-//! CPU kernels that torch lacks: Mamba's selective scan, and its causal convolution with SiLU.
+//! CPU kernels that torch lacks: Mamba's selective scan, its causal convolution with SiLU, attention of small heads, and a
+//! small model's output layer with its cross-entropy.
 //!
 //! float32, channels last. Legend: B batch, T time, D channels, N states, K taps. Arrays with B and T may be strided
 //! (`View`), so that the two halves of a projection need no copy. A row may hold several documents (`Documents`).
@@ -7,13 +8,24 @@
 //! parts are taken afterwards, in order. So bits depend neither on the number of threads nor, through `Lanes`, on the
 //! instructions that the machine has.
 
+// Loops over lanes, halves and registers go by number: the same lane of several arrays.
+#![allow(clippy::needless_range_loop)]
+
+mod attention;
+mod attention_grad;
 mod conv;
+mod cross_entropy;
 mod documents;
 mod lanes;
 mod scan;
 mod scan_grad;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tile_avx512;
 
+pub use attention::{Attention, AttentionGrads};
 pub use conv::{Conv, ConvGrads};
+pub use cross_entropy::{CrossEntropy, CrossEntropyGrads};
 pub use documents::Documents;
 pub use lanes::{LANES, Lanes};
 pub use scan::{CHUNK, Scan, ScanGrads, num_states};
@@ -78,6 +90,31 @@ macro_rules! compiled_for_every_path {
                 }
             }
             $body($($arg),*)
+        }
+    };
+    // `$body::<true>` where there is AVX-512, for which tile.rs has products of its own; else `$body::<false>`.
+    (fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? = $body:ident<AVX512>) => {
+        #[allow(unsafe_code)]
+        pub(super) fn $name(path: $crate::kernels::Path, $($arg: $type),*) $(-> $out)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+                fn avx512($($arg: $type),*) $(-> $out)? {
+                    $body::<true>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $out)? {
+                    $body::<false>($($arg),*)
+                }
+                assert!($crate::kernels::Path::available().contains(&path), "this machine cannot run {path:?}");
+                match path {
+                    // SAFETY: the line above found these instructions on this machine.
+                    $crate::kernels::Path::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::kernels::Path::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::kernels::Path::Baseline => {}
+                }
+            }
+            $body::<false>($($arg),*)
         }
     };
 }
