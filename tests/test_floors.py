@@ -37,6 +37,9 @@ ADDRESSES = {
     "s3fs": set(),
     "gcsfs": set(),
     "sentencepiece": {"data/pieces.py"},
+    "triton": {"models/ops/triton_conv.py", "models/ops/triton_loss.py", "models/ops/triton_scan.py"},
+    "mamba_ssm": {"models/ops/mamba_ssm.py"},
+    "selective_scan_cuda": set(),
 }
 
 

@@ -37,6 +37,7 @@ KERNELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module, name, constants", KERNELS, ids=lambda value: str(value) if isinstance(value, str) else ""
 )

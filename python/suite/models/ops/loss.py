@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from suite.models.ops.border import check_shapes
+from suite.models.ops.border import check_shapes, takes_triton
 
 
 def linear_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, ignore_index: int = -100) -> Tensor:
@@ -57,6 +57,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 here = slice(start, start + rows)
                 hidden, counted = hidden_MD[here].to(dtype), targets_M[here] != ignore_index
                 targets = targets_M[here].where(counted, 0).long()[:, None]
+                if takes_triton((hidden, weight)):
+                    logits_grad = hidden @ weight.T
+                    wants = wants_hidden or wants_weight
+                    nats += softmax_gradient_(logits_grad, targets_M[here], ignore_index, wants).sum(dtype=nats.dtype)
+                    _add_gradients(hidden_grad_MD, weight_grad_VD, here, logits_grad, hidden, weight)
+                    continue
                 log_probs = torch.log_softmax((hidden @ weight.T).to(out_dtype), dim=-1)
                 nats -= log_probs.gather(1, targets)[:, 0].where(counted, 0).sum()
                 if not (wants_hidden or wants_weight):
@@ -65,10 +71,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits_grad = log_probs.exp_()
                 logits_grad.scatter_add_(1, targets, logits_grad.new_full(targets.shape, -1.0))
                 logits_grad = logits_grad.mul_(counted[:, None]).to(dtype)
-                if hidden_grad_MD is not None:
-                    hidden_grad_MD[here] = logits_grad @ weight
-                if weight_grad_VD is not None:
-                    weight_grad_VD += logits_grad.T @ hidden
+                _add_gradients(hidden_grad_MD, weight_grad_VD, here, logits_grad, hidden, weight)
         ctx.dtypes = hidden_MD.dtype, weight_VD.dtype
         ctx.save_for_backward(hidden_grad_MD, weight_grad_VD)
         return nats.to(out_dtype)
@@ -81,6 +84,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)
         )
         return hidden_grad, weight_grad, None, None, None
+
+
+def _add_gradients(hidden_grad_MD, weight_grad_VD, here, logits_grad, hidden, weight) -> None:
+    if hidden_grad_MD is not None:
+        hidden_grad_MD[here] = logits_grad @ weight
+    if weight_grad_VD is not None:
+        weight_grad_VD += logits_grad.T @ hidden
+
+
+def softmax_gradient_(logits_MV: Tensor, targets_M: Tensor, ignore_index: int, with_grad: bool) -> Tensor:
+    from suite.models.ops import triton_loss  # imports triton, which a CPU need not have
+
+    return triton_loss.softmax_gradient_(logits_MV, targets_M, ignore_index, with_grad)
 
 
 def _rows_per_chunk(hidden_size: int, device: str) -> int:

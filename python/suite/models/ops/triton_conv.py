@@ -7,6 +7,8 @@ the two is ever in memory. Sums over time and sequences are written as parts and
 B batch, T time, D channels, K taps, S tiles of STEPS steps.
 """
 
+# Kernels are Python to a reader only: triton compiles them, and its values have no types here.
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
 from collections.abc import Sequence
 
 import torch
@@ -114,7 +116,7 @@ def _backward(
 
 
 def forward(inputs: Sequence[Tensor], starts_BT: Tensor | None = None) -> Tensor:
-    """out_BTD in x's dtype; inputs as `conv_silu` takes them. starts_BT int64: the first position that each one sees."""
+    """out_BTD in x's dtype; inputs as `conv_silu` takes them. starts_BT int64: the first position each one sees."""
     x, weight, bias = _prepared(inputs)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if out.numel():

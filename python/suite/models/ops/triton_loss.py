@@ -7,6 +7,8 @@ target by scatter_add_, which a GPU does in any order.
 M tokens, V vocabulary.
 """
 
+# Kernels are Python to a reader only: triton compiles them, and its values have no types here.
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
 import torch
 import triton
 import triton.language as tl
@@ -44,7 +46,7 @@ def _softmax_gradient(
 def softmax_gradient_(logits_MV: Tensor, targets_M: Tensor, ignore_index: int, with_grad: bool) -> Tensor:
     """Nats of every target, [M] float32, 0 where it is ignored. With gradients, logits become d nats / d logits.
 
-    logits: float32 or bfloat16, contiguous rows. A target that is neither ignored nor in the vocabulary is not a number.
+    logits: float32 or bfloat16, contiguous rows. Nats of a target outside the vocabulary are not a number.
     """
     num_tokens, vocab = logits_MV.shape
     nats = torch.empty(num_tokens, dtype=torch.float32, device=logits_MV.device)

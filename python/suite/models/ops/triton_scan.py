@@ -9,6 +9,8 @@ of the batch either. Arithmetic is float32, whatever the inputs are.
 B batch, T time, D channels, N states, S chunks of STEPS steps, G groups of channels.
 """
 
+# Kernels are Python to a reader only: triton compiles them, and its values have no types here.
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
 from collections.abc import Sequence
 
 import torch
@@ -76,7 +78,7 @@ def _forward(
     h_ND = tl.zeros((N, GROUP), tl.float32)
     for chunk in range(chunks):
         tl.store(states + (b * chunks + chunk) * num_states * channels + nd, h_ND, mask=is_nd)
-        us, xs, zs, Bs, Cs, decays, ys = (), (), (), (), (), (), ()
+        us, xs, zs, Bs, Cs, ys = (), (), (), (), (), ()
         for i in tl.static_range(STEPS):
             t = chunk * STEPS + i
             here_D, here_N = within(d, channels, t, time), within(n, num_states, t, time)
