@@ -196,6 +196,7 @@ def _repeatable(config: RunConfig) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, and reads it once
     torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over memory that nothing reads unwritten
     torch.manual_seed(config.seed)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite import _core
+from suite.models.ops import mamba_ssm
 from suite.models.ops.border import check_shapes, check_starts, like, operator, rows, starts_of, takes_kernel
 
 TRITON_CHUNK = 8  # steps between the states that forward keeps on a GPU
@@ -38,6 +39,8 @@ def selective_scan(
     shapes = (btd, btd, (channels, num_states), btn, btn, (channels,), btd, (channels,))
     check_shapes("selective_scan", names, inputs, shapes)
     check_starts("selective_scan", starts_BT, (batch, time))
+    if mamba_ssm.takes(inputs, starts_BT):
+        return mamba_ssm.selective_scan(*inputs)
     if takes_kernel(inputs):
         return _selective_scan(*inputs, starts_BT)[0]
     return selective_scan_reference(*inputs, starts_BT)
