@@ -28,6 +28,7 @@ from rows import Row, arguments, show
 from suite.base.world import World
 from suite.models import ops
 from suite.models.build import build, initialize
+from suite.models.config import LlamaConfig, MambaConfig
 from suite.training import optim
 from suite.training.config import RunConfig, load_run
 from suite.training.update import Update
@@ -52,6 +53,11 @@ def config_of(family: str, size: str, **changes: object) -> RunConfig:
     config = load_run([CONFIGS / f"{family}-{size}.toml"], overrides)
     rows = {"batch": config.batch.model_copy(update={"micro_sequences": config.batch.sequences})}
     return config.model_copy(update=rows)
+
+
+def native(config: RunConfig) -> LlamaConfig | MambaConfig:
+    assert isinstance(config.model, LlamaConfig | MambaConfig)
+    return config.model
 
 
 def batches_of(config: RunConfig, count: int = 8) -> list[torch.Tensor]:
@@ -209,7 +215,9 @@ def milliseconds(steps: dict[str, Step], turns: int) -> dict[str, float]:
 def theirs(config: RunConfig, compiled: bool) -> Step:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.model.to_hf(VOCAB, SEQ_LEN))).cuda().train()
+    model = (
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**native(config).to_hf(VOCAB, SEQ_LEN))).cuda().train()
+    )
     run = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     batches = batches_of(config)
@@ -233,10 +241,10 @@ def flops_per_token(model: torch.nn.Module, config: RunConfig) -> float:
     embeddings = ("embed_tokens.weight", "embeddings.weight", "conv1d.weight", "A_log")
     products = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and not name.endswith(embeddings))
     if getattr(config.model, "tie_word_embeddings", False):
-        products += VOCAB * config.model.hidden_size
-    attention = (
-        config.model.num_hidden_layers * SEQ_LEN * config.model.hidden_size if config.model.type == "llama" else 0
-    )
+        products += VOCAB * native(config).hidden_size
+    attention = 0
+    if isinstance(config.model, LlamaConfig):
+        attention = config.model.num_hidden_layers * SEQ_LEN * config.model.hidden_size
     return 6.0 * (products + attention)
 
 
@@ -304,7 +312,7 @@ def trainer(as_json: bool, sizes: list[str]) -> None:
             config = config_of(family, size)
             ids = torch.cat([batch.cpu() for batch in batches_of(config, 30)])
             examples = [{"input_ids": row, "labels": row} for row in ids]
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.model.to_hf(VOCAB, SEQ_LEN)))
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**native(config).to_hf(VOCAB, SEQ_LEN)))
             settings = TrainingArguments(
                 output_dir="/tmp/suite-bench-trainer",
                 max_steps=30,
