@@ -9,7 +9,16 @@ from torch import Tensor
 
 from suite import _core
 from suite.models.ops import mamba_ssm
-from suite.models.ops.border import check_shapes, check_starts, like, operator, rows, starts_of, takes_kernel
+from suite.models.ops.border import (
+    check_shapes,
+    check_starts,
+    like,
+    operator,
+    rows,
+    starts_of,
+    takes_kernel,
+    takes_rust,
+)
 
 TRITON_CHUNK = 8  # steps between the states that forward keeps on a GPU
 
