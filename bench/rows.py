@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from suite import __version__
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,7 +45,7 @@ def show(rows: list[Row], as_json: bool) -> None:
         for row in rows:
             print(json.dumps(asdict(row)))
         return
-    print(f"machine: {machine()}; torch {version('torch')}, suite {version('suite')}\n")
+    print(f"machine: {machine()}; torch {version('torch')}, suite {__version__}\n")
     print(f"| {'figure':<44} | {'value':>12} | unit | goal | | peer |")
     print("|---|---|---|---|---|---|")
     for row in rows:

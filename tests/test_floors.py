@@ -38,6 +38,9 @@ ADDRESSES = {
     "gcsfs": set(),
     "sentencepiece": {"data/pieces.py"},
     "pynvml": {"training/meter.py"},
+    "triton": {"models/ops/triton_conv.py", "models/ops/triton_loss.py", "models/ops/triton_scan.py"},
+    "mamba_ssm": {"models/ops/mamba_ssm.py"},
+    "selective_scan_cuda": set(),
 }
 
 

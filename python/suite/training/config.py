@@ -169,7 +169,16 @@ class RayConfig(Section):
 
 
 # Keys that say how and where, not what: they may change when a run goes on.
-OPERATIONAL = ("root", "executor", "num_workers", "resume.", "tracker.", "ray.", "batch.gradient_checkpointing")
+OPERATIONAL = (
+    "root",
+    "executor",
+    "num_workers",
+    "cuda_graphs",
+    "resume.",
+    "tracker.",
+    "ray.",
+    "batch.gradient_checkpointing",
+)
 
 
 class RunConfig(Section):
@@ -183,6 +192,7 @@ class RunConfig(Section):
     executor: Literal["auto", "local", "ray"] = "auto"
     num_workers: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cuda_graphs: bool = True  # on one GPU, a step is recorded once and replayed: the same bits, fewer launches
     model: ModelConfig
     data: DataConfig
     budget: BudgetConfig

@@ -45,7 +45,7 @@ def nats_of(model: Model, ids_BT: Tensor, ignore: int = NOTHING, isolate: Specia
 def accumulate(
     model: Model,
     ids_BT: Tensor,
-    global_targets: int,
+    global_targets: int | Tensor,
     micro_sequences: int,
     dtype: torch.dtype,
     ignore: int = NOTHING,

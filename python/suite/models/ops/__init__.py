@@ -1,7 +1,8 @@
 """The operations that cost a small model most, each a fast path beside its slow and obvious reference.
 
-On CPU in float32 the selective scan and the causal convolution run in Rust (rust/core/src/kernels). Any other device or
-dtype takes the reference, chosen by the tensors alone: what happens to be installed never changes a result.
+On CPU in float32 the selective scan and the causal convolution run in Rust (rust/core/src/kernels); on a GPU in float32
+and bfloat16 in Triton (triton_*.py). Anything else takes the reference. The tensors alone decide, with one exception:
+on a GPU mamba-ssm's scan is used where it is installed and bits need not repeat (mamba_ssm.py).
 """
 
 from suite.models.ops.attention import causal_attention, causal_attention_reference

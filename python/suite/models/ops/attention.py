@@ -29,9 +29,26 @@ def causal_attention(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, starts_BT: 
     if groups > 1:
         k_BKTE = k_BKTE.repeat_interleave(groups, 1)
         v_BKTE = v_BKTE.repeat_interleave(groups, 1)
-    if starts_BT is None:
-        return F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, is_causal=True)
-    return F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, attn_mask=seen(starts_BT)[:, None])
+    seen_BTT = None if starts_BT is None else seen(starts_BT)[:, None]
+    if q_BHTE.device.type == "cuda":
+        return attention_padded(q_BHTE, k_BKTE, v_BKTE, seen_BTT)
+    return F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, attn_mask=seen_BTT, is_causal=starts_BT is None)
+
+
+def attention_padded(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, seen_B1TT: Tensor | None) -> Tensor:
+    """torch's attention over heads widened to a multiple of 8 by zeros, which change neither scores nor results.
+
+    torch's fused kernels for GPUs take no other heads (flash attention is padded by torch itself, the memory-efficient
+    one, which float32 and masks need, is not): with heads of 14 or 34 it would quietly hold all [B, H, T, T] scores.
+    """
+    head_dim = q_BHTE.shape[-1]
+    wider = -head_dim % 8
+    if wider:
+        q_BHTE, k_BHTE, v_BHTE = (F.pad(x_BHTE, (0, wider)) for x_BHTE in (q_BHTE, k_BHTE, v_BHTE))
+    out_BHTE = F.scaled_dot_product_attention(
+        q_BHTE, k_BHTE, v_BHTE, attn_mask=seen_B1TT, is_causal=seen_B1TT is None, scale=head_dim**-0.5
+    )
+    return out_BHTE[..., :head_dim]
 
 
 def causal_attention_reference(

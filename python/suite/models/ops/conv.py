@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite import _core
-from suite.models.ops.border import check_shapes, check_starts, like, operator, rows, starts_of, takes_rust
+from suite.models.ops.border import check_shapes, check_starts, like, operator, rows, starts_of, takes_kernel
 
 
 def conv_silu(x_BTD: Tensor, weight_DK: Tensor, bias_D: Tensor, starts_BT: Tensor | None = None) -> Tensor:
@@ -19,7 +19,7 @@ def conv_silu(x_BTD: Tensor, weight_DK: Tensor, bias_D: Tensor, starts_BT: Tenso
     shapes = (tuple(x_BTD.shape), (channels, weight_DK.shape[-1]), (channels,))
     check_shapes("conv_silu", ("x", "weight", "bias"), inputs, shapes)
     check_starts("conv_silu", starts_BT, x_BTD.shape[:2])
-    if takes_rust(inputs):
+    if takes_kernel(inputs):
         return _conv_silu(*inputs, starts_BT)
     return conv_silu_reference(*inputs, starts_BT)
 
@@ -72,8 +72,23 @@ def _conv_silu_output(x_BTD, weight_DK, bias_D, starts_BT=None):
     return x_BTD.new_empty(x_BTD.shape)
 
 
-_conv_silu = operator("conv_silu", _conv_silu_rust, _conv_silu_output)
+def _conv_silu_triton(x_BTD, weight_DK, bias_D, starts_BT=None):
+    from suite.models.ops import triton_conv
+
+    return triton_conv.forward((x_BTD, weight_DK, bias_D), starts_BT)
+
+
+def _conv_silu_triton_backward(inputs, out_grad_BTD, starts_BT=None):
+    from suite.models.ops import triton_conv
+
+    return triton_conv.backward(inputs, out_grad_BTD, starts_BT)
+
+
+_conv_silu = operator("conv_silu", _conv_silu_rust, _conv_silu_output, on_gpu=_conv_silu_triton)
 _conv_silu_backward = operator(
-    "conv_silu_backward", _conv_silu_rust_backward, lambda inputs, out_grad, starts=None: like(inputs)
+    "conv_silu_backward",
+    _conv_silu_rust_backward,
+    lambda inputs, out_grad, starts=None: like(inputs),
+    on_gpu=_conv_silu_triton_backward,
 )
 torch.library.register_autograd("suite::conv_silu", _backward_conv, setup_context=_keep_conv)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from suite import _core
-from suite.models.ops.border import check_shapes
+from suite.models.ops.border import check_shapes, takes_triton
 from suite.models.ops.linear import by_onednn, product
 
 RUST_UP_TO = 128  # hidden size; above it exact products cost more than exponentials, and those are oneDNN's
@@ -68,7 +68,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 here = slice(start, start + rows)
                 hidden, counted = hidden_MD[here].to(dtype), targets_M[here] != ignore_index
                 targets = targets_M[here].where(counted, 0).long()[:, None]
-                log_probs = torch.log_softmax(multiply(hidden, weight).to(out_dtype), dim=-1)
+                logits = multiply(hidden, weight)
+                if takes_triton((hidden, weight)):
+                    wants = wants_hidden or wants_weight
+                    nats += softmax_gradient_(logits, targets_M[here], ignore_index, wants).sum(dtype=nats.dtype)
+                    _add_gradients(hidden_grad_MD, weight_grad_DV, here, logits, hidden, weight, multiply)
+                    continue
+                log_probs = torch.log_softmax(logits.to(out_dtype), dim=-1)
                 nats -= log_probs.gather(1, targets)[:, 0].where(counted, 0).sum()
                 if not (wants_hidden or wants_weight):
                     continue
@@ -76,10 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits_grad = log_probs.exp_()
                 logits_grad.scatter_add_(1, targets, logits_grad.new_full(targets.shape, -1.0))
                 logits_grad = logits_grad.mul_(counted[:, None]).to(dtype)
-                if hidden_grad_MD is not None:
-                    hidden_grad_MD[here] = multiply(logits_grad, weight.T)
-                if weight_grad_DV is not None:
-                    weight_grad_DV += multiply(hidden.T, logits_grad.T)
+                _add_gradients(hidden_grad_MD, weight_grad_DV, here, logits_grad, hidden, weight, multiply)
         ctx.dtypes = hidden_MD.dtype, weight_VD.dtype
         ctx.save_for_backward(hidden_grad_MD, None if weight_grad_DV is None else weight_grad_DV.T)
         return nats.to(out_dtype)
@@ -103,6 +106,20 @@ def _rust(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, ignore_index:
     threads = torch.get_num_threads()
     nats = _core.linear_cross_entropy(hidden.numpy(), weight.numpy(), targets, ignore_index, into, threads)
     return torch.tensor(nats, dtype=torch.float64).to(torch.float32), *(grads or (None, None))
+
+
+def _add_gradients(hidden_grad_MD, weight_grad_DV, here, logits_grad, hidden, weight, multiply) -> None:
+    """A chunk's share of both gradients; multiply(a, b) is a @ b.T."""
+    if hidden_grad_MD is not None:
+        hidden_grad_MD[here] = multiply(logits_grad, weight.T)
+    if weight_grad_DV is not None:
+        weight_grad_DV += multiply(hidden.T, logits_grad.T)
+
+
+def softmax_gradient_(logits_MV: Tensor, targets_M: Tensor, ignore_index: int, with_grad: bool) -> Tensor:
+    from suite.models.ops import triton_loss  # imports triton, which a CPU need not have
+
+    return triton_loss.softmax_gradient_(logits_MV, targets_M, ignore_index, with_grad)
 
 
 def _rows_per_chunk(hidden_size: int, device: str) -> int:

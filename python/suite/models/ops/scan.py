@@ -8,7 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite import _core
-from suite.models.ops.border import check_shapes, check_starts, like, operator, rows, starts_of, takes_rust
+from suite.models.ops import mamba_ssm
+from suite.models.ops.border import (
+    check_shapes,
+    check_starts,
+    like,
+    operator,
+    rows,
+    starts_of,
+    takes_kernel,
+    takes_rust,
+)
+
+TRITON_CHUNK = 8  # steps between the states that forward keeps on a GPU
 
 
 def selective_scan(
@@ -36,7 +48,9 @@ def selective_scan(
     shapes = (btd, btd, (channels, num_states), btn, btn, (channels,), btd, (channels,))
     check_shapes("selective_scan", names, inputs, shapes)
     check_starts("selective_scan", starts_BT, (batch, time))
-    if takes_rust(inputs):
+    if mamba_ssm.takes(inputs, starts_BT):
+        return mamba_ssm.selective_scan(*inputs)
+    if takes_kernel(inputs):
         return _selective_scan(*inputs, starts_BT)[0]
     return selective_scan_reference(*inputs, starts_BT)
 
@@ -115,8 +129,9 @@ def _selective_scan_rust(
 
 def _scan_outputs(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, z_BTD, delta_bias_D, starts_BT=None):
     batch, time, channels = u_BTD.shape
-    chunks = (time + _core.SCAN_CHUNK - 1) // _core.SCAN_CHUNK
-    return u_BTD.new_empty(u_BTD.shape), u_BTD.new_empty(batch, chunks, A_DN.shape[1], channels)
+    chunk = TRITON_CHUNK if u_BTD.device.type == "cuda" else _core.SCAN_CHUNK
+    states_BCND = u_BTD.new_empty(batch, -(-time // chunk), A_DN.shape[1], channels, dtype=torch.float32)
+    return u_BTD.new_empty(u_BTD.shape), states_BCND
 
 
 def _selective_scan_rust_backward(
@@ -143,8 +158,23 @@ def _backward_scan(ctx, out_grad_BTD, _):
     return (*_selective_scan_backward(inputs, states_BCND, out_grad_BTD, starts_BT), None)
 
 
-_selective_scan = operator("selective_scan", _selective_scan_rust, _scan_outputs)
+def _selective_scan_triton(*inputs_and_starts):
+    from suite.models.ops import triton_scan
+
+    return triton_scan.forward(inputs_and_starts[:8], *inputs_and_starts[8:])
+
+
+def _selective_scan_triton_backward(inputs, states_BCND, out_grad_BTD, starts_BT=None):
+    from suite.models.ops import triton_scan
+
+    return triton_scan.backward(inputs, states_BCND, out_grad_BTD, starts_BT)
+
+
+_selective_scan = operator("selective_scan", _selective_scan_rust, _scan_outputs, on_gpu=_selective_scan_triton)
 _selective_scan_backward = operator(
-    "selective_scan_backward", _selective_scan_rust_backward, lambda inputs, states, out_grad, starts=None: like(inputs)
+    "selective_scan_backward",
+    _selective_scan_rust_backward,
+    lambda inputs, states, out_grad, starts=None: like(inputs),
+    on_gpu=_selective_scan_triton_backward,
 )
 torch.library.register_autograd("suite::selective_scan", _backward_scan, setup_context=_keep_scan)
