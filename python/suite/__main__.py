@@ -15,6 +15,7 @@ VERBS = {
     "fetch": "token shards from the Hub, as tokenize --out-repo published them",
     "overlap": "token shards -> documents that two splits share",
     "seen": "text -> the documents, rows and steps that hold it",
+    "sweep": "configs -> the learning rate that suits each size",
     "train": "token shards -> checkpoints, from TOML",
     "diff": "two runs -> the first step at which they differ, and by what",
     "generate": "checkpoint -> text",
