@@ -8,6 +8,7 @@ import pytest
 
 from suite.models.build import build, num_parameters
 from suite.training.config import load_run
+from suite.training.optim import adamw
 from suite.training.suite import load_suite
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -55,3 +56,19 @@ def test_the_others(path):
         assert len(members) >= 4 and {member.model.type for member in members} == {"llama", "mamba"}
     else:
         assert load_run([path], []).name == path.stem
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_size_has_delphis_rate_and_llamas_have_ours(name):
+    size, rates = CONFIGS / "stories" / f"{name}.toml", CONFIGS / "rates"
+    published = load_run([size, rates / "delphi.toml"], [])
+    assert (published.optimizer.learning_rate, published.batch.sequences) == (5e-4, 256)
+    if published.model.type != "llama":
+        return
+    ours = load_run([size, rates / "llama.toml"], [])
+    assert ours.optimizer.parametrization == "mup" and ours.model == published.model
+    groups = adamw(build(ours.model, 64, "meta"), ours.optimizer).param_groups
+    # Matrices between channels, the most of every wide model, have the base's rate divided by the width's growth.
+    largest = max(groups, key=lambda group: sum(parameter.numel() for parameter in group["params"]))
+    growth = ours.model.hidden_size / 28
+    assert growth < 4 or largest["lr_scale"] == 1 / growth

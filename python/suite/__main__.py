@@ -17,6 +17,7 @@ VERBS = {
     "seen": "text -> the documents, rows and steps that hold it",
     "shape": "number of parameters -> model shapes of that size",
     "plan": "TOML -> what it will take: FLOPs, disk, memory, time",
+    "sweep": "configs -> the learning rate that suits each size",
     "train": "token shards -> checkpoints, from TOML",
     "diff": "two runs -> the first step at which they differ, and by what",
     "generate": "checkpoint -> text",

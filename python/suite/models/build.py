@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from suite.base.errors import ConfigError
+from suite.models import mup
 from suite.models.causal import Causal
 from suite.models.config import HfConfig, LlamaConfig, MambaConfig
 from suite.models.llama import Llama
@@ -27,11 +28,12 @@ def build(config: LlamaConfig | MambaConfig | HfConfig, vocab_size: int, device:
         return Llama(config, vocab_size) if isinstance(config, LlamaConfig) else Mamba(config, vocab_size)
 
 
-def initialize(model: Model, seed: int, pad: int | None = None) -> None:
+def initialize(model: Model, seed: int, pad: int | None = None, base: mup.Base | None = None) -> None:
     """Draws every weight anew. A weight depends on the seed, its name and its shape alone, and is drawn on the CPU:
     the same on every device, and unchanged by parameters that are added elsewhere. transformers' classes draw their
-    own."""
+    own. `base` turns muP on, for our own models."""
     if isinstance(model, Causal):
+        assert base is None, "the config refuses it"
         model.draw(seed)
         return
     for name, parameter in model.named_parameters():
@@ -39,6 +41,8 @@ def initialize(model: Model, seed: int, pad: int | None = None) -> None:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
         drawn = torch.empty(parameter.shape, dtype=torch.float32)
         model.initialize(name, drawn, generator, pad)
+        if base is not None:
+            mup.rescale(name, drawn, model.config, base)
         with torch.no_grad():
             parameter.copy_(drawn)
 

@@ -100,6 +100,17 @@ class OptimizerConfig(Section):
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.1
     grad_clip: NonNegativeFloat = 1.0  # global norm; 0 turns it off
+    parametrization: Literal["standard", "mup"] = "standard"  # mup: rates and initial weights by width (models/mup.py)
+    base_hidden_size: PositiveInt | None = None  # mup: the width that learning_rate was chosen at
+    base_head_dim: PositiveInt | None = None  # mup: the head size there; None: heads do not grow with the width
+
+    @model_validator(mode="after")
+    def _mup_has_a_base(self) -> OptimizerConfig:
+        if self.parametrization == "mup" and self.base_hidden_size is None:
+            raise ValueError(
+                "parametrization is mup: base_hidden_size is missing, the width learning_rate was chosen at"
+            )
+        return self
 
 
 class ScheduleConfig(Section):
@@ -236,6 +247,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"num_workers {self.num_workers}: precision.reproducible = 'across-workers' gives the same bits on "
                 f"{allowed} workers with {slices} micro-batches in a step (batch.sequences / batch.micro_sequences)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mup_draws_the_weights(self) -> RunConfig:
+        if self.optimizer.parametrization == "mup" and (self.model.type == "hf" or self.model.init_from is not None):
+            raise ValueError(
+                "optimizer.parametrization = 'mup' is for llama and mamba with fresh weights: its rates belong to the "
+                "initial weights that it draws"
             )
         return self
 

@@ -73,7 +73,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
 
     model = build(config.model, config.model.vocab_size or tokens.vocab_size)
     if first == 0 and not run.resume_steps(config.folder):
-        initialize(model, config.seed, tokenizer.special.pad)
+        initialize(model, config.seed, tokenizer.special.pad, optim.base_of(config.optimizer))
         pretrained.begin(model, config)
     if config.batch.gradient_checkpointing:
         model.use_gradient_checkpointing()
