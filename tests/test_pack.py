@@ -281,13 +281,13 @@ def test_a_corpus_shorter_than_one_row_gives_no_rows(tokenizer_dir, tmp_path):
     assert (entry.rows, entry.shards, entry.dropped_tokens) == (0, (), entry.tokens)
 
 
-# Change these only together with the format's number (base/store.py) or the zstd and parquet versions in Cargo.lock.
+# Change these only together with the shards' format (data/shards.py) or the zstd and parquet versions in Cargo.lock.
 PINNED = [
-    ("train-00000.parquet", 150, "fadce9be11fc54b2"),
-    ("train-00001.parquet", 150, "515ec820e32a2a94"),
-    ("train-00002.parquet", 150, "f4a4aabe4faa6c43"),
-    ("train-00003.parquet", 150, "224bdf3436a90276"),
-    ("train-00004.parquet", 21, "eeb4e24cd163b607"),
+    ("train-00000.parquet", 150, "5a7354e79ff7ab72"),
+    ("train-00001.parquet", 150, "fabe1653bfa63153"),
+    ("train-00002.parquet", 150, "66e72d05f94c6842"),
+    ("train-00003.parquet", 150, "b1092bab1e4ebd61"),
+    ("train-00004.parquet", 21, "aad2c639b31f3282"),
 ]
 
 

@@ -101,8 +101,9 @@ class Encoder:
     ) -> Encoder:
         """Of words that spaces begin, " " among the characters; one that is not there is its bytes. prefix, runs: as
         for CharacterWords."""
-    def stream(self, data: Any, starts: Any, stops: Any) -> bytes:
-        """Each document's ids and then eos: uint16, or uint32 when wide. ValueError: a document is not UTF-8."""
+    def stream(self, data: Any, starts: Any, stops: Any) -> tuple[bytes, bytes]:
+        """Each document's ids and then eos: uint16, or uint32 when wide; how many each has: uint32. ValueError: a
+        document is not UTF-8."""
 
 class WordCounts:
     """Counts GPT-2's words; memory grows with the number of distinct ones."""

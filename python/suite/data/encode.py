@@ -181,8 +181,11 @@ def append(path: Path, arrays: list[np.ndarray]) -> None:
 def _pieces(block: Block, job: Job) -> Iterator[Encoded]:
     encoder = _loaded(job.tokenizer, job.tokenizer_sha256)
     for texts in job.source.pieces(block):
-        ids = encoder.reference_stream(texts, job.batch_size) if job.slow else encoder.stream(texts)
-        lengths = _lengths(ids, texts, encoder)
+        if job.slow:
+            ids = encoder.reference_stream(texts, job.batch_size)
+            lengths = _lengths(ids, texts, encoder)
+        else:
+            ids, lengths = encoder.stream_and_lengths(texts)
         digests = _core.text_hashes(texts.data, texts.starts, texts.stops) if job.deduplicate else b""
         if job.shape.layout == "documents":
             assert job.pad is not None

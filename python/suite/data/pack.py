@@ -220,7 +220,7 @@ def tokenize(
 
 
 def _identity(fresh: Tokens, name: str, fingerprint: str, blocks: list[Block]) -> str:
-    digest = hashlib.sha256(json.dumps([__version__, fresh.header(), name, fingerprint]).encode())
+    digest = hashlib.sha256(json.dumps([__version__, shards.SHARD_FORMAT, fresh.header(), name, fingerprint]).encode())
     for block in blocks:
         digest.update(repr(block).encode())
     return digest.hexdigest()

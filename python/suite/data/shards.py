@@ -24,6 +24,7 @@ from suite.data.tokenizer import Tokenizer
 
 KIND = "tokens"
 COLUMN = "tokens"  # of the shards that we write
+SHARD_FORMAT = 2  # of their bytes: 2 since pages are our own (rust/core/src/shard.rs); 1 is read as well
 ROWS_AT_ONCE = 256  # put together to find documents
 ELSEWHERE = "made elsewhere"  # the layout of what `suite seal` adopts
 

@@ -60,14 +60,17 @@ class Tokenizer:
 
     def stream(self, texts: Texts) -> np.ndarray:
         """The documents' part of the token stream: each one's ids and then <eos>. Returns [tokens] of `dtype`."""
-        if self.slow_because:
-            return self.reference_stream(texts)
+        return self.reference_stream(texts) if self.slow_because else self.stream_and_lengths(texts)[0]
+
+    def stream_and_lengths(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        """The same by our own encoder, and how many tokens each document has, <eos> included: uint32 [documents]."""
         try:
             one = self._encoders.get_nowait()
         except queue.Empty:
             one = encoder.make(self.library.content, self.special.eos, self.dtype == np.uint32)
         try:
-            return np.frombuffer(one.stream(texts.data, texts.starts, texts.stops), self.dtype)
+            ids, lengths = one.stream(texts.data, texts.starts, texts.stops)
+            return np.frombuffer(ids, self.dtype), np.frombuffer(lengths, np.uint32)
         finally:
             self._encoders.put(one)
 

@@ -141,16 +141,22 @@ impl<T: Id> Packer<T> {
 
     /// The next tokens of the stream.
     pub fn push(&mut self, ids: &[T]) -> Result<()> {
-        if let Some(id) = ids.iter().map(|id| id.to_u64()).max().filter(|id| *id >= self.vocab_size) {
-            return Err(Error::IdBeyondVocabulary { id, vocab_size: self.vocab_size });
+        let largest = ids.iter().fold(T::default(), |largest, &id| largest.max(id)).to_u64();
+        if largest >= self.vocab_size {
+            return Err(Error::IdBeyondVocabulary { id: largest, vocab_size: self.vocab_size });
         }
         self.tokens += ids.len() as u64;
-        self.carry.extend_from_slice(ids);
         let (content, stride) = (self.layout.content(), self.layout.stride());
-        let mut start = 0;
-        while start + content <= self.carry.len() {
+        let carried = self.carry.len();
+        let mut start = 0; // of a row, in what is carried and these ids behind it
+        while start + content <= carried + ids.len() {
             self.rows.push(self.bos);
-            self.rows.extend_from_slice(&self.carry[start..start + content]);
+            if start < carried {
+                self.rows.extend_from_slice(&self.carry[start..carried.min(start + content)]);
+                self.rows.extend_from_slice(&ids[..(start + content).saturating_sub(carried)]);
+            } else {
+                self.rows.extend_from_slice(&ids[start - carried..][..content]);
+            }
             start += stride;
             self.rows_in_shard += 1;
             if self.rows_in_shard == self.layout.rows_per_shard {
@@ -159,7 +165,8 @@ impl<T: Id> Packer<T> {
                 self.write_group()?;
             }
         }
-        self.carry.drain(..start);
+        self.carry.drain(..start.min(carried));
+        self.carry.extend_from_slice(&ids[start.saturating_sub(carried)..]);
         Ok(())
     }
 

@@ -4,10 +4,11 @@
 //! high byte of an id is a short run. No statistics and no timestamps: the bytes are a function of the rows, and
 //! of the parquet and zstd versions in Cargo.lock.
 //!
-//! Written through parquet's column writer, not through arrow's: the arrow crates would triple the first build
-//! (50 s against 160 s on two cores) for one column of integers. What they would add to the file, the arrow schema
-//! by which readers know a fixed-size list from a list, is 176 constant bytes.
+//! Pages are ours (page.rs), which takes half the time; the footer is the parquet crate's. Not written through arrow: its
+//! crates would triple the first build (50 s against 160 s on two cores) for one column of integers. What they would add
+//! to the file, the arrow schema by which readers know a fixed-size list from a list, is 176 constant bytes.
 
+mod page;
 mod read;
 mod thrift;
 
@@ -15,9 +16,11 @@ pub use read::{read_shard, read_shard_into};
 
 use crate::error::{Error, Result};
 use base64::Engine;
+use bytes::Bytes;
+use page::Pages;
 use parquet::basic::{Compression, Encoding, IntType, LogicalType, Repetition, Type as Physical, ZstdLevel};
-use parquet::data_type::Int32Type;
-use parquet::file::metadata::KeyValue;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
@@ -28,17 +31,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A token id as stored: u16 for vocabularies up to 65,536, else u32. Parquet's own type is int32 for both.
-pub trait Id: Copy + Default + Send + Sync + 'static {
+pub trait Id: Copy + Default + Ord + Send + Sync + 'static {
     const BITS: i8;
     /// The largest id.
     const MAX: u64;
     /// 16 bytes of ids.
     type Few: AsRef<[Self]> + AsMut<[Self]> + Copy + Default;
+    fn few_to_bits(few: Self::Few) -> u128;
+    /// Appends ids from their little-endian bytes.
+    fn from_le(bytes: &[u8], out: &mut Vec<Self>);
     fn to_u64(self) -> u64;
-    fn to_i32(self) -> i32;
     /// Puts ids together from their bytes, which lie as BYTE_STREAM_SPLIT has them: all first bytes, all second, to the
     /// fourth; `streams` is four times as long as `out`. Returns the largest id, None when one does not fit.
     fn join(streams: &[u8], out: &mut [Self]) -> Option<u64>;
+    /// The opposite. `streams` holds zeros.
+    fn split(ids: &[Self], streams: &mut [u8]);
     /// Of an id that is known to fit.
     fn from_u32(value: u32) -> Self;
 }
@@ -47,10 +54,13 @@ impl Id for u16 {
     const BITS: i8 = 16;
     const MAX: u64 = u16::MAX as u64;
     type Few = [u16; 8];
-    fn to_u64(self) -> u64 {
-        self.into()
+    fn few_to_bits(few: [u16; 8]) -> u128 {
+        few.iter().rev().fold(0, |bits, &id| bits << 16 | u128::from(id))
     }
-    fn to_i32(self) -> i32 {
+    fn from_le(bytes: &[u8], out: &mut Vec<u16>) {
+        out.extend(bytes.as_chunks().0.iter().map(|&id| u16::from_le_bytes(id)));
+    }
+    fn to_u64(self) -> u64 {
         self.into()
     }
     fn join(streams: &[u8], out: &mut [Self]) -> Option<u64> {
@@ -64,6 +74,12 @@ impl Id for u16 {
         let high = high.iter().fold(0, |all, byte| all | byte); // no early end: whole vectors at a time
         (high == 0).then_some(largest.into())
     }
+    fn split(ids: &[u16], streams: &mut [u8]) {
+        let (first, second) = streams.split_at_mut(ids.len());
+        for ((id, first), second) in ids.iter().zip(first).zip(second) {
+            [*first, *second] = id.to_le_bytes();
+        }
+    }
     #[inline]
     fn from_u32(value: u32) -> Self {
         value as Self
@@ -74,11 +90,14 @@ impl Id for u32 {
     const BITS: i8 = 32;
     const MAX: u64 = u32::MAX as u64;
     type Few = [u32; 4];
+    fn few_to_bits(few: [u32; 4]) -> u128 {
+        few.iter().rev().fold(0, |bits, &id| bits << 32 | u128::from(id))
+    }
+    fn from_le(bytes: &[u8], out: &mut Vec<u32>) {
+        out.extend(bytes.as_chunks().0.iter().map(|&id| u32::from_le_bytes(id)));
+    }
     fn to_u64(self) -> u64 {
         self.into()
-    }
-    fn to_i32(self) -> i32 {
-        self.cast_signed()
     }
     fn join(streams: &[u8], out: &mut [Self]) -> Option<u64> {
         let (low, high) = streams.split_at(2 * out.len());
@@ -89,6 +108,11 @@ impl Id for u32 {
             largest = largest.max(*id);
         }
         Some(largest.into())
+    }
+    fn split(ids: &[u32], streams: &mut [u8]) {
+        for (place, stream) in streams.chunks_exact_mut(ids.len()).enumerate() {
+            stream.iter_mut().zip(ids).for_each(|(byte, id)| *byte = id.to_le_bytes()[place]);
+        }
     }
     #[inline]
     fn from_u32(value: u32) -> Self {
@@ -195,9 +219,7 @@ pub struct ShardWriter<T: Id> {
     seq_len: usize,
     writer: Option<SerializedFileWriter<Hashing>>,
     rows: u64,
-    values: Vec<i32>,
-    definition: Vec<i16>,
-    repetition: Vec<i16>,
+    pages: Pages,
     id: std::marker::PhantomData<T>,
 }
 
@@ -205,25 +227,15 @@ impl<T: Id> ShardWriter<T> {
     pub fn create(path: PathBuf, seq_len: usize) -> Result<Self> {
         let (temporary, sink) = created(&path)?;
         let writer = Self::open(sink, seq_len).map_err(|error| bad(&path, error))?;
-        let id = std::marker::PhantomData;
-        Ok(Self {
-            path,
-            temporary,
-            seq_len,
-            writer: Some(writer),
-            rows: 0,
-            values: Vec::new(),
-            definition: Vec::new(),
-            repetition: Vec::new(),
-            id,
-        })
+        let (id, pages) = (std::marker::PhantomData, Pages::new().map_err(io_error(&temporary))?);
+        Ok(Self { path, temporary, seq_len, writer: Some(writer), rows: 0, pages, id })
     }
 
     fn open(sink: Hashing, seq_len: usize) -> parquet::errors::Result<SerializedFileWriter<Hashing>> {
         let arrow = KeyValue::new("ARROW:schema".into(), arrow_schema(seq_len, T::BITS));
         let properties = WriterProperties::builder()
             .set_writer_version(WriterVersion::PARQUET_1_0)
-            .set_created_by("suite shard format 1".into())
+            .set_created_by("suite shard format 2".into())
             .set_key_value_metadata(Some(vec![arrow]))
             .set_dictionary_enabled(false)
             .set_encoding(Encoding::BYTE_STREAM_SPLIT)
@@ -236,26 +248,32 @@ impl<T: Id> ShardWriter<T> {
     /// Writes whole rows, `[rows * seq_len]` ids, as one row group.
     pub fn write_group(&mut self, ids: &[T]) -> Result<()> {
         assert!(ids.len().is_multiple_of(self.seq_len), "a row group holds whole rows");
-        self.values.clear();
-        self.values.extend(ids.iter().map(|id| id.to_i32()));
-        // The same for every group: every element is there, and each row begins a list.
-        self.definition.resize(self.definition.len().max(ids.len()), 1);
-        while self.repetition.len() < ids.len() {
-            self.repetition.push(0);
-            self.repetition.resize(self.repetition.len() + self.seq_len - 1, 1);
-        }
-        let (definition, repetition) = (&self.definition[..ids.len()], &self.repetition[..ids.len()]);
         let Some(writer) = &mut self.writer else { unreachable!("finish() takes the writer and self with it") };
-        let mut write = || {
+        let (pages, unpacked) = self.pages.of(ids, self.seq_len).map_err(io_error(&self.temporary))?;
+        let rows = (ids.len() / self.seq_len) as u64;
+        let write = || {
+            let metadata = ColumnChunkMetaData::builder(writer.schema_descr().column(0))
+                .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+                .set_encodings(vec![Encoding::RLE, Encoding::BYTE_STREAM_SPLIT])
+                .set_total_compressed_size(pages.len() as i64)
+                .set_total_uncompressed_size(unpacked as i64)
+                .set_num_values(ids.len() as i64)
+                .set_data_page_offset(0)
+                .build()?;
+            let closed = ColumnCloseResult {
+                bytes_written: pages.len() as u64,
+                rows_written: rows,
+                metadata,
+                bloom_filter: None,
+                column_index: None,
+                offset_index: None,
+            };
             let mut group = writer.next_row_group()?;
-            if let Some(mut column) = group.next_column()? {
-                column.typed::<Int32Type>().write_batch(&self.values, Some(definition), Some(repetition))?;
-                column.close()?;
-            }
+            group.append_column(&Bytes::from(pages), closed)?;
             group.close()
         };
         write().map_err(|error| bad(&self.path, error))?;
-        self.rows += (ids.len() / self.seq_len) as u64;
+        self.rows += rows;
         Ok(())
     }
 

@@ -7,11 +7,15 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::Int32Type;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use suite_core::error::Error;
@@ -43,6 +47,34 @@ fn written<T: Id>(path: &Path, seq_len: usize, groups: &[Vec<T>]) -> ShardInfo {
         writer.write_group(group).unwrap();
     }
     writer.finish().unwrap()
+}
+
+/// What shards of format 1 are: the same column by the parquet crate's writer, whose pages may end inside a row.
+fn written_by_the_crate<T: Id>(path: &Path, seq_len: usize, groups: &[Vec<T>]) {
+    let file = std::fs::read(path).unwrap();
+    let schema = SerializedFileReader::new(Bytes::from(file)).unwrap();
+    let schema = schema.metadata().file_metadata().schema_descr().root_schema_ptr();
+    let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_dictionary_enabled(false)
+        .set_encoding(Encoding::BYTE_STREAM_SPLIT)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    std::fs::remove_file(path).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    for ids in groups {
+        let values: Vec<i32> = ids.iter().map(|id| (id.to_u64() as u32).cast_signed()).collect();
+        let repetition: Vec<i16> = (0..ids.len()).map(|at| i16::from(!at.is_multiple_of(seq_len))).collect();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let definition = vec![1; ids.len()];
+        column.typed::<Int32Type>().write_batch(&values, Some(&definition), Some(&repetition)).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
 }
 
 /// A new file under the old name: some file systems flush to the disk what is truncated and written again.
@@ -116,6 +148,8 @@ fn round_trip<T: Id + PartialEq + std::fmt::Debug>(seq_len: usize, rows: &[usize
     let refused = read_shard_into(&path, seq_len, largest, None, &mut out).unwrap_err().to_string();
     assert!(refused.contains(&format!("token id {largest} is beyond the vocabulary of {largest}")), "{refused}");
     assert!(read_shard::<T>(&path, seq_len + 1, None).is_err());
+    written_by_the_crate(&path, seq_len, &groups);
+    assert_eq!(read_shard::<T>(&path, seq_len, None).unwrap(), all, "a shard of format 1");
     assert!(read_shard_into(&path, seq_len, T::MAX + 1, None, &mut vec![T::default(); all.len() + seq_len]).is_err());
 }
 

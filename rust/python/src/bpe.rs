@@ -1,7 +1,7 @@
 //! Text to ids.
 
 use crate::data::to_py;
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -21,27 +21,29 @@ struct PyEncoder {
     eos: u32,
 }
 
-/// Bytes of Python's, held and not copied: a text may be a good part of what memory holds.
-pub struct Bytes(PyBuffer<u8>);
+/// Numbers of Python's, held and not copied: a text may be a good part of what memory holds.
+pub struct Held<T>(PyBuffer<T>);
 
-impl Bytes {
+pub type Bytes = Held<u8>;
+
+impl<T: Element> Held<T> {
     pub fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyBuffer::<u8>::get(object)?;
-        if !buffer.is_c_contiguous() {
-            return Err(PyValueError::new_err("the bytes do not lie one behind the other"));
+        let buffer = PyBuffer::<T>::get(object)?;
+        if !buffer.is_c_contiguous() || !(buffer.buf_ptr() as usize).is_multiple_of(size_of::<T>()) {
+            return Err(PyValueError::new_err("the numbers do not lie one behind the other"));
         }
         Ok(Self(buffer))
     }
 
     #[allow(unsafe_code)]
-    pub fn as_slice(&self) -> &[u8] {
+    pub fn as_slice(&self) -> &[T] {
         if self.0.len_bytes() == 0 {
             return &[];
         }
-        // SAFETY: the buffer, held by self, is contiguous and so long, and its owner neither moves nor frees it while it
-        // is held. Nobody may write to it meanwhile, though the GIL is released: what holds texts is written once,
-        // before it is passed on (python/suite/data/texts.py).
-        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<u8>(), self.0.len_bytes()) }
+        // SAFETY: the buffer, held by self, is contiguous, aligned and so long, and its owner neither moves nor frees it
+        // while it is held. Nobody may write to it meanwhile, though the GIL is released: what holds texts or ids is
+        // written once, before it is passed on (python/suite/data/texts.py).
+        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<T>(), self.0.item_count()) }
     }
 }
 
@@ -82,15 +84,19 @@ impl Texts {
     }
 }
 
-fn stream<T: Id>(encoder: &mut Encoder<T>, texts: &Texts, eos: u32) -> PyResult<Vec<T>> {
+/// The ids, and how many each document has.
+fn stream<T: Id>(encoder: &mut Encoder<T>, texts: &Texts, eos: u32) -> PyResult<(Vec<T>, Vec<u32>)> {
     let mut ids = Vec::with_capacity(texts.data.as_slice().len() / 3 + texts.starts.len());
+    let mut lengths = Vec::with_capacity(texts.starts.len());
     for (number, document) in texts.documents().enumerate() {
         let text = std::str::from_utf8(document)
             .map_err(|error| PyValueError::new_err(format!("document {number} is not UTF-8: {error}")))?;
+        let before = ids.len();
         encoder.encode(text, &mut ids);
         ids.push(T::from_u32(eos));
+        lengths.push((ids.len() - before) as u32);
     }
-    Ok(ids)
+    Ok((ids, lengths))
 }
 
 /// not_utf8(data, starts, stops) -> the number of the first document that is not UTF-8, or None
@@ -199,32 +205,38 @@ impl PyEncoder {
         Self::of(bytes, merges, Kind::Characters { ids: characters, spaces }, eos, wide)
     }
 
-    /// stream(data, starts, stops) -> bytes of uint16, or uint32 when wide: each document's ids and then <eos>
+    /// stream(data, starts, stops) -> (bytes of uint16, or uint32 when wide: each document's ids and then <eos>; bytes of
+    /// uint32: how many each document has)
     fn stream<'py>(
         &mut self,
         py: Python<'py>,
         data: &Bound<'py, PyAny>,
         starts: &Bound<'py, PyAny>,
         stops: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
         let (texts, eos) = (Texts::of(py, data, starts, stops)?, self.eos);
         match &mut self.encoder {
             Encoders::Narrow(encoder) => {
-                let ids = py.detach(|| stream(encoder, &texts, eos))?;
-                PyBytes::new_with(py, ids.len() * 2, |out| {
-                    out.chunks_exact_mut(2).zip(&ids).for_each(|(place, id)| place.copy_from_slice(&id.to_le_bytes()));
-                    Ok(())
-                })
+                let (ids, lengths) = py.detach(|| stream(encoder, &texts, eos))?;
+                Ok((bytes_of(py, &ids, u16::to_le_bytes)?, bytes_of(py, &lengths, u32::to_le_bytes)?))
             }
             Encoders::Wide(encoder) => {
-                let ids = py.detach(|| stream(encoder, &texts, eos))?;
-                PyBytes::new_with(py, ids.len() * 4, |out| {
-                    out.chunks_exact_mut(4).zip(&ids).for_each(|(place, id)| place.copy_from_slice(&id.to_le_bytes()));
-                    Ok(())
-                })
+                let (ids, lengths) = py.detach(|| stream(encoder, &texts, eos))?;
+                Ok((bytes_of(py, &ids, u32::to_le_bytes)?, bytes_of(py, &lengths, u32::to_le_bytes)?))
             }
         }
     }
+}
+
+fn bytes_of<'py, T: Copy, const N: usize>(
+    py: Python<'py>,
+    values: &[T],
+    bytes: fn(T) -> [u8; N],
+) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, values.len() * N, |out| {
+        out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(place, &value)| *place = bytes(value));
+        Ok(())
+    })
 }
 
 impl PyEncoder {

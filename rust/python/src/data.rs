@@ -1,5 +1,6 @@
 //! Plans, shards and the order of rows.
 
+use crate::bpe::Held;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -125,12 +126,12 @@ impl PyPacker {
     fn push(&mut self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<()> {
         match self.0.as_mut().ok_or_else(|| PyValueError::new_err(FINISHED))? {
             Packers::Narrow(packer) => {
-                let ids = ids::<u16>(py, buffer)?;
-                py.detach(|| packer.push(&ids)).map_err(to_py)
+                let ids = Held::<u16>::get(buffer)?;
+                py.detach(|| packer.push(ids.as_slice())).map_err(to_py)
             }
             Packers::Wide(packer) => {
-                let ids = ids::<u32>(py, buffer)?;
-                py.detach(|| packer.push(&ids)).map_err(to_py)
+                let ids = Held::<u32>::get(buffer)?;
+                py.detach(|| packer.push(ids.as_slice())).map_err(to_py)
             }
         }
     }

@@ -10,60 +10,28 @@ mod classes;
 mod count;
 mod merge;
 mod split;
+mod starts;
+mod table;
 mod train;
 mod words;
 
 use crate::error::{Error, Result};
 use crate::shard::Id;
-use merge::{Merge, Merges, Workspace};
+use merge::{Merges, Workspace};
 use split::Classes;
+use starts::Starts;
 use std::collections::HashMap;
-use words::{SHORT, SLOTS, slot_of};
+use table::{Table, packed};
+use words::SHORT;
 
 pub use characters::{CharacterWords, Prefix, Spaces};
 pub use count::WordCounts;
 pub use train::Trainer;
 
 const MAX_LONG: usize = 256; // bytes; longer words do not come again
-const BATCH: usize = 32;
+const BATCH: usize = 3 * starts::BLOCK; // words
 const LONG_WORDS: usize = 1 << 15;
-
-/// A word and its ids, the last of which is their number: half a cache line.
-#[derive(Clone, Copy, Default)]
-#[repr(align(32))]
-struct Slot<T: Id> {
-    word: u128, // 0 when empty: a word has a length
-    ids: T::Few,
-}
-
-impl<T: Id> Slot<T> {
-    /// None when there are more ids than fit.
-    fn new(word: u128, found: &[u32]) -> Option<Self> {
-        let mut ids = T::Few::default();
-        let (count, places) = ids.as_mut().split_last_mut()?;
-        *count = T::from_u32(found.len() as u32);
-        places.get_mut(..found.len())?.iter_mut().zip(found).for_each(|(place, &id)| *place = T::from_u32(id));
-        Some(Self { word, ids })
-    }
-
-    #[inline]
-    fn append_to(&self, out: &mut Vec<T>) {
-        let ids = self.ids.as_ref();
-        let end = out.len() + ids[ids.len() - 1].to_u64() as usize;
-        out.extend_from_slice(ids); // all, and then back: copying a fixed number is faster than counting
-        out.truncate(end);
-    }
-}
-
-#[inline(always)]
-#[allow(unsafe_code)]
-fn prefetch<S>(slot: &S) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which reads nothing that the program could see.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(slot).cast());
-    }
-}
+const LONG: u128 = u128::MAX; // no word packed, nor the 0 of an empty slot
 
 /// A vocabulary: the id of each byte, and of what each pair of ids makes. Pairs come in the order of their ranks.
 #[derive(Clone)]
@@ -88,6 +56,56 @@ enum Symbols {
     Characters { ascii: Box<[Option<u32>; 128]>, others: HashMap<char, u32> },
 }
 
+/// A word that was found: packed, LONG when it is, its place in the table, and where it ends.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    packed: u128,
+    place: usize,
+    end: usize,
+}
+
+/// Words that follow each other in a text.
+struct Batch {
+    ends: [usize; BATCH],
+    count: usize,
+    start: usize, // of the first word
+    words: [Word; BATCH],
+    ids: [u8; 16 * BATCH],
+}
+
+impl Batch {
+    fn new() -> Box<Self> {
+        let words = [Word::default(); BATCH];
+        Box::new(Self { ends: [0; BATCH], count: 0, start: 0, words, ids: [0; 16 * BATCH] })
+    }
+
+    fn end(&self) -> usize {
+        if self.count == 0 { self.start } else { self.ends[self.count - 1] }
+    }
+
+    fn add(&mut self, end: usize) {
+        self.ends[self.count] = end;
+        self.count += usize::from(end > self.end());
+    }
+
+    /// The ends that are set in `bits`, at these bytes from `base`. Eight at a time, needed or not: a loop that ends by
+    /// the number of words is guessed wrong once a block.
+    #[inline(always)]
+    fn add_bits(&mut self, base: usize, mut bits: u64) {
+        let count = bits.count_ones() as usize;
+        for ends in self.ends[self.count..self.count + starts::BLOCK].as_chunks_mut::<8>().0 {
+            for end in ends {
+                *end = base + bits.trailing_zeros() as usize;
+                bits &= bits.wrapping_sub(1);
+            }
+            if bits == 0 {
+                break;
+            }
+        }
+        self.count += count;
+    }
+}
+
 /// Encodes texts; keeps what it has learnt of words from one to the next.
 pub struct Encoder<T: Id> {
     bytes: [u32; 256],
@@ -96,11 +114,13 @@ pub struct Encoder<T: Id> {
     prefix: Prefix,
     spaces: Option<Spaces>, // None: GPT-2's words
     classes: &'static Classes,
-    slots: Vec<Slot<T>>,
+    table: Table,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
     workspace: Workspace,
     ids: Vec<u32>,
     prefixed: Vec<u8>,
+    batch: Option<Box<Batch>>,
+    width: std::marker::PhantomData<T>,
 }
 
 impl<T: Id> Encoder<T> {
@@ -123,22 +143,20 @@ impl<T: Id> Encoder<T> {
         if let Some(id) = largest.map(u64::from).filter(|&id| id > T::MAX) {
             return Err(Error::IdBeyondVocabulary { id, vocab_size: T::MAX + 1 });
         }
-        let mut merges = Merges::default();
-        for (&(left, right, id), rank) in vocabulary.merges.iter().zip(0..) {
-            merges.insert(left, right, Merge { rank, id });
-        }
         Ok(Self {
             bytes: vocabulary.bytes,
-            merges,
+            merges: Merges::new(&vocabulary.merges),
             symbols,
             prefix,
             spaces,
             classes: Classes::get(),
-            slots: vec![Slot::default(); SLOTS],
+            table: Table::new(),
             long: HashMap::new(),
             workspace: Workspace::default(),
             ids: Vec::new(),
             prefixed: Vec::new(),
+            batch: None,
+            width: std::marker::PhantomData,
         })
     }
 
@@ -166,76 +184,73 @@ impl<T: Id> Encoder<T> {
         }
     }
 
+    /// Words are found some ahead of being looked up.
     fn words(&mut self, text: &[u8], out: &mut Vec<T>) {
+        let mut batch = self.batch.take().unwrap_or_else(Batch::new);
+        (batch.count, batch.start) = (0, 0);
         if let Some(spaces) = self.spaces {
-            self.all(text, out, |start| {
-                let end = characters::spaced_end(text, start, spaces.runs);
-                (end, if end - start <= SHORT { words::pack(text, start, end) } else { 0 })
-            });
+            while batch.end() < text.len() {
+                batch.add(characters::spaced_end(text, batch.end(), spaces.runs));
+                if batch.count == BATCH {
+                    self.encode_batch(&mut batch, text, out);
+                }
+            }
         } else {
-            let classes = self.classes;
-            self.all(text, out, |start| words::next(text, start, classes));
+            let mut starts = Starts::new(text, self.classes);
+            for base in (0..text.len()).step_by(starts::BLOCK) {
+                let bits = starts.next();
+                batch.add_bits(base, if base == 0 { bits & !1 } else { bits }); // where one begins the one before ends
+                if batch.count > BATCH - 1 - starts::BLOCK {
+                    self.encode_batch(&mut batch, text, out);
+                }
+            }
+            batch.add(text.len());
         }
+        self.encode_batch(&mut batch, text, out);
+        self.batch = Some(batch);
     }
 
-    /// Every word of a text; `next` gives the end of the one that begins at a place, and it packed, 0 when it is long.
-    ///
-    /// Some words ahead are found first, and their slots asked for: the table lies in memory farther away than a word
+    /// All places in the table are asked for before the first is looked at: it lies in memory farther away than a word
     /// takes, so what counts is that these reads overlap.
     #[inline(always)]
-    fn all(&mut self, text: &[u8], out: &mut Vec<T>, next: impl Fn(usize) -> (usize, u128)) {
-        let (mut start, mut end) = (0, 0);
-        let mut batch = [(0, 0, 0); BATCH];
-        while end < text.len() {
-            let mut found = 0;
-            while found < BATCH && end < text.len() {
-                let (stop, packed) = next(end);
-                let at = slot_of(packed);
-                batch[found] = (packed, stop, at);
-                prefetch(&self.slots[at]);
-                (found, end) = (found + 1, stop);
-            }
-            for &(packed, stop, at) in &batch[..found] {
-                if packed != 0 {
-                    self.short(packed, at, &text[start..stop], out);
-                } else {
-                    self.long(&text[start..stop], out);
-                }
-                start = stop;
-            }
+    fn encode_batch(&mut self, batch: &mut Batch, text: &[u8], out: &mut Vec<T>) {
+        let Batch { ends, words, ids, .. } = batch;
+        let words = &mut words[..batch.count];
+        let mut start = batch.start;
+        for (word, &end) in words.iter_mut().zip(ends.iter()) {
+            let packed = if end - start <= SHORT { words::pack(text, start, end) } else { LONG };
+            *word = Word { packed, place: Table::place_of(packed), end };
+            self.table.prefetch(word.place);
+            start = end;
         }
-    }
-
-    #[inline(always)]
-    fn short(&mut self, word: u128, at: usize, bytes: &[u8], out: &mut Vec<T>) {
-        if self.slots[at].word == word {
-            self.slots[at].append_to(out);
-        } else if self.slots[at ^ 1].word == word {
-            self.slots[at ^ 1].append_to(out);
-        } else {
-            self.learn(word, at, bytes, out);
+        let (mut size, mut start) = (0, batch.start);
+        for word in words.iter() {
+            if let Some(&found) = self.table.get(word.place, word.packed) {
+                ids[size..size + 16].copy_from_slice(&found.to_le_bytes()); // all: a fixed number is faster to copy
+                size += (found >> (u128::BITS - 8 * size_of::<T>() as u32)) as usize * size_of::<T>();
+            } else {
+                T::from_le(&ids[..size], out);
+                size = 0;
+                self.learn(*word, &text[start..word.end], out);
+            }
+            start = word.end;
         }
+        T::from_le(&ids[..size], out);
+        (batch.start, batch.count) = (start, 0);
     }
 
     #[cold]
-    fn learn(&mut self, word: u128, at: usize, bytes: &[u8], out: &mut Vec<T>) {
+    fn learn(&mut self, word: Word, bytes: &[u8], out: &mut Vec<T>) {
         if !self.long.is_empty() && self.recall(bytes, out) {
             return;
         }
         self.merge(bytes, out);
-        if let Some(slot) = Slot::new(word, &self.ids) {
-            // The newer of the two words of a pair of slots stays, so that the common ones always come back.
-            self.slots[at ^ 1] = self.slots[at];
-            self.slots[at] = slot;
-        } else {
-            self.remember(bytes);
+        if word.packed == LONG {
+            return self.remember(bytes);
         }
-    }
-
-    fn long(&mut self, word: &[u8], out: &mut Vec<T>) {
-        if !self.recall(word, out) {
-            self.merge(word, out);
-            self.remember(word);
+        match packed::<T>(&self.ids) {
+            Some(ids) => self.table.put(word.place, word.packed, ids),
+            None => self.remember(bytes),
         }
     }
 

@@ -67,7 +67,7 @@ impl Classes {
 
     /// Class and length in bytes of the character that begins at `at`. The text is valid UTF-8, and `at` inside it.
     #[inline(always)]
-    fn at(&self, text: &[u8], at: usize) -> (Class, usize) {
+    pub fn at(&self, text: &[u8], at: usize) -> (Class, usize) {
         let first = text[at];
         if first < 0x80 {
             return (self.ascii[first as usize], 1);
@@ -120,7 +120,8 @@ impl Classes {
     }
 }
 
-fn contraction(text: &[u8], start: usize) -> Option<usize> {
+/// The end of the contraction that begins at an apostrophe, if it is one.
+pub fn contraction(text: &[u8], start: usize) -> Option<usize> {
     match (text.get(start + 1)?, text.get(start + 2)) {
         (b's' | b't' | b'm' | b'd', _) => Some(start + 2),
         (b'r' | b'v', Some(b'e')) | (b'l', Some(b'l')) => Some(start + 3),

@@ -8,6 +8,17 @@ use crate::bpe::split::Classes;
 pub const SHORT: usize = 15; // bytes; the sixteenth holds the length
 pub const SLOTS: usize = 1 << 19;
 
+/// The first so many bytes.
+const FIRST: [u128; 16] = {
+    let mut masks = [0; 16];
+    let mut length = 1;
+    while length < 16 {
+        masks[length] = masks[length - 1] << 8 | 0xff;
+        length += 1;
+    }
+    masks
+};
+
 /// The end of the word that begins at `start`, and the word packed, or 0 when it is long. The text is valid UTF-8.
 #[inline(always)]
 pub fn next(text: &[u8], start: usize, classes: &Classes) -> (usize, u128) {
@@ -54,7 +65,7 @@ fn window_at(text: &[u8], start: usize) -> Option<u128> {
 /// Up to 15 bytes and, above them, their number: equal for equal words only.
 #[inline]
 fn packed(window: u128, length: usize) -> u128 {
-    window & ((1 << (8 * length)) - 1) | (length as u128) << 120
+    window & FIRST[length % 16] | (length as u128) << 120
 }
 
 /// How many of the bytes, from the lowest, are ASCII letters; all 16 at once, no byte carries into the next.
