@@ -49,7 +49,10 @@ def main(
         launch = ray_train.launch if executor == "ray" else local.launch
         result = launch(run.train, settled, settled.num_workers, settled.device, progress.show)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"
-    print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")
+    waited = f"; ended early, {settled.early_stopping.patience} evaluations without a better one" * result.early
+    print(
+        f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}{waited}"
+    )
 
 
 def settle(config: RunConfig, executor: str) -> RunConfig:

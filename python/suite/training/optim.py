@@ -12,9 +12,12 @@ NO_DECAY = ("A_log",)  # a matrix of logarithms: decaying it would pull every st
 
 
 def adamw(model: Model, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Matrices decay (embeddings too); norms, biases, Mamba's D and A_log do not. Fused: one kernel for all."""
+    """Matrices decay (embeddings too); norms, biases, Mamba's D and A_log do not, unless `decay_all`. Fused: one
+    kernel for all."""
     decayed = {
-        name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and not name.endswith(NO_DECAY)
+        name
+        for name, parameter in model.named_parameters()
+        if config.decay_all or (parameter.ndim >= 2 and not name.endswith(NO_DECAY))
     }
     groups = [
         {"params": [p for name, p in model.named_parameters() if name in decayed], "weight_decay": config.weight_decay},

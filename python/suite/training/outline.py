@@ -31,7 +31,7 @@ def outline(config: RunConfig, executor: str) -> list[tuple[str, str]]:
     ]
     if steps := _steps(config, tokens):
         targets = config.batch.sequences * (config.data.seq_len - 1)
-        kept = schedule.checkpoint_steps(config.checkpoints, steps)
+        kept = schedule.checkpoint_steps(config.checkpoints, steps, config.schedule)
         lines += [
             (
                 "budget",

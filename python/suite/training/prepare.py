@@ -128,7 +128,7 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
             f"it must be {tokens.vocab_size} or more"
             + (", which model.resize_embeddings = true makes it" if config.model.init_from else "")
         )
-    for name in ("train", "validation"):
+    for name in ("train", *config.eval.splits):
         if not tokens.split(name).rows:
             raise TokensError(
                 f"{tokens.folder}: split {name!r} has no whole row of {tokens.seq_len} tokens; it needs more text"

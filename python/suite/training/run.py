@@ -24,7 +24,9 @@ from suite.base.tracker import METRICS, read_records
 from suite.base.world import World
 from suite.data import shards
 from suite.data.batches import steps_of
+from suite.training import schedule
 from suite.training.config import OPERATIONAL, RunConfig
+from suite.training.early import replayed
 from suite.training.targets import mean_per_row
 
 CONFIG = "config.toml"
@@ -81,7 +83,7 @@ def steps_reading(config: RunConfig, tokens: shards.Tokens) -> Callable[[int], l
     Raises IdentityError when the run began with other tokens.
     """
     began = stored_environment(config.folder)
-    if began is None or began["tokens"] != tokens_fingerprint(tokens):
+    if began is None or began["tokens"] != tokens_fingerprint(config, tokens):
         raise IdentityError(f"{config.folder}: reads other tokens than {tokens.folder} holds")
     num_rows = tokens.split("train").rows
     done = max((record["step"] for record in read_records(config.folder / METRICS)), default=0)
@@ -159,7 +161,7 @@ def begin(config: RunConfig, tokens: shards.Tokens, step: int, origin: dict[str,
     Warns where that differs from the start before: bits may differ from there on. Raises IdentityError when the run
     began with other tokens.
     """
-    fingerprint = tokens_fingerprint(tokens)
+    fingerprint = tokens_fingerprint(config, tokens)
     began = stored_environment(config.folder) or {
         "tokens": fingerprint,
         "total_steps": total_steps(config, tokens),
@@ -183,17 +185,17 @@ def begin(config: RunConfig, tokens: shards.Tokens, step: int, origin: dict[str,
 
 def check_tokens(config: RunConfig, tokens: shards.Tokens, began: dict[str, Any]) -> None:
     """Raises IdentityError when a run that has begun reads other tokens than these."""
-    if began["tokens"] != tokens_fingerprint(tokens):
+    if began["tokens"] != tokens_fingerprint(config, tokens):
         raise IdentityError(
             f"{config.folder}: began with other tokens than {tokens.folder} holds now; give this run another name="
         )
 
 
-def tokens_fingerprint(tokens: shards.Tokens) -> str:
+def tokens_fingerprint(config: RunConfig, tokens: shards.Tokens) -> str:
     """One hash for all shards that a run reads."""
     import hashlib
 
-    hashes = [shard.sha256 for name in ("train", "validation") for shard in tokens.split(name).shards]
+    hashes = [shard.sha256 for name in ("train", *config.eval.splits) for shard in tokens.split(name).shards]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -205,18 +207,26 @@ def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
         raise ConfigError(f"checkpoints.extra: {beyond[0]} is beyond the run's {total} steps")
     if first_step(config) >= total:
         raise ConfigError(f"from: {config.from_}: the run's budget is {total} steps, which must be more")
-    if config.schedule.warmup_steps > total:
-        raise ConfigError(f"schedule.warmup_steps: {config.schedule.warmup_steps} of the run's {total} steps")
+    schedule.check(config, tokens, total)
     return total
 
 
 def finished_step(config: RunConfig) -> int | None:
     """The last step when the run is finished. Damage to its last checkpoint is an error, not a reason to go on."""
     began = stored_environment(config.folder)
-    if began is None or not is_sealed(folder_of(config.folder, began["total_steps"])):
+    if began is None:
         return None
-    manifest_of(config.folder, began["total_steps"])
-    return began["total_steps"]
+    early = stopped_early(config, read_records(config.folder / METRICS)) if config.early_stopping.patience else None
+    last = began["total_steps"] if early is None else early
+    if not is_sealed(folder_of(config.folder, last)):
+        return None
+    manifest_of(config.folder, last)
+    return last
+
+
+def stopped_early(config: RunConfig, records: list[dict[str, Any]]) -> int | None:
+    """The step with which early stopping ended the run of these records, None when it did not."""
+    return replayed(config.early_stopping, records)[1]
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
