@@ -45,7 +45,12 @@ def main(
     from suite.training.progress import Progress
 
     with Progress(settled, quiet) as progress:
-        prepare.ensure(settled, way_of_working(executor, 0), progress.say, DEFAULT_BLOCK_BYTES[executor])
+        prepare.ensure(
+            settled,
+            way_of_working(executor, 0, prepare.chat_template(settled)),
+            progress.say,
+            DEFAULT_BLOCK_BYTES[executor],
+        )
         launch = ray_train.launch if executor == "ray" else local.launch
         result = launch(run.train, settled, settled.num_workers, settled.device, progress.show)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"

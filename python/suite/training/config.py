@@ -58,7 +58,9 @@ class DataConfig(Section):
     vocab_size: PositiveInt = 4096
     tokenizer_split: str = "train"  # what a tokenizer is trained on
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = 512
-    layout: Literal["stream", "documents"] = "stream"  # of tokens that are made
+    # Of tokens that are made. chat: conversations, of which answers alone are counted; said of ones that are there too.
+    layout: Literal["stream", "documents", "chat"] = "stream"
+    chat_template: Folder = "plain"  # of conversations that are made to rows (data/chat.py)
     order_seed: Seed = 0
     changes: tuple[ChangeConfig, ...] = ()
     isolate: bool = False  # every document in a row is read as if it stood alone, from <bos>

@@ -41,11 +41,14 @@ class HeldOut:
     targets: int
     floor: float | None
     num_bytes: int | None = None
+    counted: list[np.ndarray] | None = None  # of each row, bool [len(row) - 1]; None: all are predicted
 
     @classmethod
     def of(cls, tokens: Tokens, split: str, max_rows: int | None, tokenizer: Tokenizer) -> HeldOut:
         """At most `max_rows` rows of a split, whole documents first to last; None: all of it."""
         max_rows = sys.maxsize if max_rows is None else max_rows
+        if tokens.split(split).chat:
+            return cls._of_conversations(tokens, split, max_rows)
         documents = tokens.each_document(split)
         first = next(documents, None)
         known = first is not None and tokens.split(split).source.startswith("stories:")
@@ -67,6 +70,16 @@ class HeldOut:
         nats = _surprisal(whole, tokenizer) if known else None
         floor = nats / targets if nats is not None and targets else None
         return cls(rows, targets, floor, _num_bytes(rows, tokenizer))
+
+    @classmethod
+    def _of_conversations(cls, tokens: Tokens, split: str, max_rows: int) -> HeldOut:
+        """A row each; their answers are what is predicted."""
+        rows = tokens.rows(split)[:max_rows]
+        counted_BT = tokens.answers(split).counted(np.arange(len(rows)), tokens.seq_len)
+        lengths = [int(np.flatnonzero(one)[-1]) + 1 for one in counted_BT]  # what follows the last answer is not read
+        counted = [one[1:length] for one, length in zip(counted_BT, lengths, strict=True)]
+        read = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        return cls(read, int(sum(one.sum() for one in counted)), None, None, counted)
 
     def figures(self, name: str, loss: float) -> dict[str, float]:
         """What is logged of a loss, in nats per token, on these rows."""
@@ -116,6 +129,8 @@ def loss(model: Model, held_out: HeldOut, world: World) -> float:
         real_BT = (
             torch.arange(width - 1)[None] < lengths[:, None]
         )  # padding is on the right: it changes nothing before it
+        for i, counted in enumerate((held_out.counted or [])[start : start + ROWS_PER_BATCH]):
+            real_BT[i, : len(counted)] = torch.from_numpy(counted)
         nats[number] = token_nats(model, ids_BT.to(world.device)).cpu()[real_BT].double().sum()
     model.train()
     nats = nats.to(world.device)

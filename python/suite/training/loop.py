@@ -144,7 +144,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         reading.change(k, world.rank, world.size, ids_BT)
 
     batches = held.enter_context(
-        ahead(reading.rows, range(start, total_steps), rows_of, world.device, change if config.data.changes else None)
+        ahead(reading.rows, range(start, total_steps), rows_of, world.device, change if reading.is_changed else None)
     )
     last_resume = began = read_last = time.monotonic()
     under_way: deque[tuple[int, float, torch.Tensor]] = deque()

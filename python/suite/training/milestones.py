@@ -58,7 +58,15 @@ class Milestones:
                 "parameters": num_parameters(self.model),
                 "tokenizer_sha256": self.tokenizer.sha256,
             }
-            checkpoint.save_checkpoint(self.config.folder, at, self.model, self.tokenizer, self.tokens.seq_len, about)
+            chat = self.tokens.split("train").chat
+            checkpoint.save_checkpoint(
+                self.config.folder,
+                at,
+                self.model,
+                self.tokenizer,
+                self.tokens.seq_len,
+                {**about, "chat_template": chat.template} if chat else about,
+            )
 
     def write_samples(self, at: int) -> None:
         """What the weights of step `at` write to the run's prompts."""

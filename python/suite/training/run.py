@@ -195,7 +195,9 @@ def tokens_fingerprint(config: RunConfig, tokens: shards.Tokens) -> str:
     """One hash for all shards that a run reads."""
     import hashlib
 
-    hashes = [shard.sha256 for name in ("train", *config.eval.splits) for shard in tokens.split(name).shards]
+    splits = [tokens.split(name) for name in ("train", *config.eval.splits)]
+    hashes = [shard.sha256 for split in splits for shard in split.shards]
+    hashes += [split.chat.answers.sha256 for split in splits if split.chat]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
