@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import call, weights_of
+from suite.base.errors import DivergedError
 from suite.base.tracker import METRICS, read_records
 from suite.data import shards, tokenizer
 from suite.models.build import build, initialize
@@ -100,3 +101,14 @@ def test_top_p_keeps_the_fewest_tokens_that_have_so_much(tiny_root: Path):
     assert len(drawn) > enough // 2
     everything = [next(sample(model, [0], **options, top_p=p, seed=5)) for p in (1.0, None)]
     assert everything[0] == everything[1]
+
+
+def test_a_sanity_check_does_all_that_the_run_will_do_and_leaves_nothing(tiny_root: Path):
+    runs = tiny_root / "runs"
+    before = sorted(runs.iterdir()) if runs.exists() else []
+    config = [tiny_root / "llama.toml", f"root={tiny_root}", "name=sane", "--sanity"]
+    said = call("train", *config, "schedule.warmup_steps=9", "samples.prompts=['Once']")
+    assert "sanity: 2 steps, loss" in said and "evaluated on 4 rows" in said and "read back" in said
+    with pytest.raises(DivergedError):
+        call("train", *config, "optimizer.learning_rate=1e30")
+    assert (sorted(runs.iterdir()) if runs.exists() else []) == before
