@@ -45,7 +45,9 @@ def main() -> None:
         ids_BT[torch.rand(ids_BT.shape, generator=generator) < 1 / DOCUMENT] = SPECIAL.eos
         ids_BT[:, 0] = SPECIAL.bos
         ways = {"without": None, "isolated": SPECIAL}
-        seconds = medians({way: passes(name, ids_BT, isolate) for way, isolate in ways.items()}, 5 if options.quick else 15)
+        seconds = medians(
+            {way: passes(name, ids_BT, isolate) for way, isolate in ways.items()}, 5 if options.quick else 15
+        )
         rows.append(Row(f"{name}: isolated, times without", seconds["isolated"] / seconds["without"], "ratio"))
     show(rows, options.json)
 

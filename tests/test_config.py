@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import pickle
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from suite.base import errors
 from suite.base.config import load_layers, parse_override, to_toml, validate
 from suite.base.errors import ConfigError
 from suite.training.config import RunConfig, load_run
-from suite.training.schedule import checkpoint_steps, learning_rate
+from suite.training.schedule import checkpoint_steps, decay_step, learning_rate
 from suite.training.suite import load_suite
 
 MODEL = (
@@ -126,6 +127,34 @@ def test_learning_rates(kind):
         assert rates[79] == 1.0 > rates[80]  # the last fifth falls
 
 
+@pytest.mark.parametrize("shape", ["linear", "sqrt", "cosine"])
+def test_shapes_of_wsds_decay(shape):
+    """Each is its paper's function of x, the part of the decay that is over; the update before it has the peak."""
+    keys = {"type": "wsd", "decay_steps": 9, "decay_type": shape, "min_learning_rate": 0.1}
+    config = run_config(optimizer={"learning_rate": 1.0}, schedule=keys)
+    begins = decay_step(config.schedule, 30)
+    assert begins == 21
+    rates = [learning_rate(step, 30, config.optimizer, config.schedule) for step in range(30)]
+    x = [max(0, k - begins + 1) / 10 for k in range(30)]
+    left = [{"linear": 1 - one, "sqrt": 1 - one**0.5, "cosine": math.cos(math.pi * one) / 2 + 0.5}[shape] for one in x]
+    assert rates == pytest.approx([0.1 + 0.9 * one for one in left], rel=1e-12)
+    assert rates[20] == 1.0 > rates[21]
+
+
+@pytest.mark.parametrize(("keys", "line"), [
+    ({"warmup_steps": 1, "warmup_tokens": 9}, "one of warmup_steps or warmup_tokens"),
+    ({"decay_steps": 1, "decay_fraction": 0.5}, "one of decay_fraction or decay_steps"),
+])  # fmt: skip
+def test_a_schedule_has_one_measure(keys, line, tmp_path):
+    with pytest.raises(ConfigError, match=line):
+        run_config(schedule=keys)
+    first, second = ({key: value} for key, value in keys.items())
+    (tmp_path / "a.toml").write_text(RUN)
+    said = [f"schedule.{key}={value}" for key, value in {**first, **second}.items()]
+    schedule = load_run([tmp_path / "a.toml"], said).schedule  # the later layer takes the place of the earlier
+    assert schedule == run_config(schedule=second).schedule
+
+
 @pytest.mark.parametrize(
     ("section", "total", "steps"),
     [
@@ -136,10 +165,26 @@ def test_learning_rates(kind):
         ({"per_octave": 0, "linear": 0}, 1, [0, 1]),
         ({"preset": "pythia"}, 2500, [0, *(2**k for k in range(10)), 1000, 2000, 2500]),
         ({"preset": "delphi"}, 900, [0, *(2**k for k in range(9)), 400, 512, 800, 900]),
+        ({"preset": "octaves"}, 10, [0, 1, 2, 3, 4, 6, 8, 10]),
+        ({"preset": "every", "every": 4}, 10, [0, 4, 8, 10]),
     ],
 )
 def test_checkpoint_steps(section, total, steps):
-    assert checkpoint_steps(run_config(checkpoints=section).checkpoints, total) == sorted(steps)
+    config = run_config(checkpoints=section)
+    assert checkpoint_steps(config.checkpoints, total, config.schedule) == sorted(steps)
+
+
+def test_the_step_before_wsds_decay_is_always_kept():
+    config = run_config(schedule={"type": "wsd", "decay_steps": 12}, checkpoints={"preset": "every", "every": 25})
+    assert checkpoint_steps(config.checkpoints, 40, config.schedule) == [0, 25, 28, 40]
+    more = run_config(checkpoints={"preset": "every", "every": 25, "in_decay": 3}).checkpoints
+    assert checkpoint_steps(more, 40, config.schedule) == [0, 25, 28, 32, 36, 40]
+
+
+@pytest.mark.parametrize("section", [{"preset": "every"}, {"preset": "octaves", "per_octave": 0}])
+def test_a_preset_that_keeps_nothing_is_refused(section):
+    with pytest.raises(ConfigError, match="needs checkpoints"):
+        run_config(checkpoints=section)
 
 
 @pytest.mark.parametrize(

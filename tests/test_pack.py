@@ -156,7 +156,7 @@ def test_shards_do_not_depend_on_how_work_was_split(
 ):
     """Nor on who encodes: our encoder or the tokenizers library."""
     if slow:
-        monkeypatch.setattr(pack, "_must_be_slow", lambda texts, encoder: True)
+        monkeypatch.setattr(pack, "must_be_slow", lambda texts, encoder: True)
     options = {"block_bytes": block_bytes, "batch_size": batch_size}
     tokens = tokenized(corpus, tokenizer_dir, tmp_path, mapping, **options)
     assert [(shard.name, shard.rows, shard.sha256[:16]) for shard in tokens.split("train").shards] == PINNED

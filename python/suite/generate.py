@@ -18,6 +18,8 @@ def main(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="at most so many tokens")] = 200,
     temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 takes the likeliest token")] = 0.8,
     top_k: Annotated[int, typer.Option(help="choose among the k likeliest; 0: among all")] = 40,
+    top_p: Annotated[float, typer.Option(help="of these, those that have so much of the probability")] = 1.0,
+    chat: Annotated[bool, typer.Option("--chat", help="the prompt is a user's message, the text the answer")] = False,
     samples: Annotated[int, typer.Option(help="how many texts")] = 1,
     seed: Annotated[int, typer.Option(help="of the draw; the same seed gives the same text")] = 0,
 ) -> None:
@@ -25,6 +27,7 @@ def main(
     from suite.base.errors import ConfigError
     from suite.base.store import open_sealed
     from suite.data import tokenizer as tokenizers
+    from suite.data.chat import Chat
     from suite.training.address import checkpoint_at
 
     for name, value, least in (
@@ -36,12 +39,20 @@ def main(
             raise ConfigError(f"{name} is {value}; it must be {least} or more")
     if not 0 <= temperature < float("inf"):
         raise ConfigError(f"--temperature is {temperature}; it must be 0 or more")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"--top-p is {top_p}; it must be above 0 and at most 1")
     if not 0 <= seed < 2**63 - samples:
         raise ConfigError(f"--seed is {seed}; it must be from 0 to 2**63")
     prompt = prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as a terminal may pass it
     folder = checkpoint_at(run)
     manifest = open_sealed(folder, "checkpoint")
     encoder = tokenizers.load(folder)
+    asked, end = [encoder.special.bos, *encoder.encode(prompt)], encoder.special.eos
+    if chat:
+        if "chat_template" not in manifest:
+            raise ConfigError(f"--chat: {folder} was not trained on conversations (docs/fine-tuning.md)")
+        talk = Chat(manifest["chat_template"], encoder)
+        asked, end = talk.prompt([("user", prompt)]), talk.end
 
     from suite.models.hf import read_folder
     from suite.models.sampling import sample
@@ -50,15 +61,16 @@ def main(
     for number in range(samples):
         ids = sample(
             model,
-            [encoder.special.bos, *encoder.encode(prompt)],
+            asked,
             max_new_tokens=max_new_tokens,
             context=manifest["seq_len"] - 1,  # what it was trained on: a row without its last token
-            eos=encoder.special.eos,
+            eos=end,
             temperature=temperature,
             top_k=top_k or None,
+            top_p=top_p,
             seed=seed + number,
         )
-        print(prompt, end="", flush=True)
+        print("" if chat else prompt, end="", flush=True)
         written: list[int] = []
         shown = ""
         for token in ids:

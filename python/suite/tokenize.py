@@ -55,7 +55,11 @@ def main(
         typer.Option("--batch-size", "-b", help="documents in a call of the tokenizers library; default: 50"),
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="rows of the joined stream (default), or documents, one per row")
+        str | None, typer.Option(help="rows of the joined stream (default), or documents or chat, one per row")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="conversations, one per row: as --layout chat")] = False,
+    chat_template: Annotated[
+        str | None, typer.Option(help="plain (default), chatml, llama3, or '{role}: {content}{eos}'")
     ] = None,
     deduplicate: Annotated[
         bool | None, typer.Option("--deduplicate/--no-deduplicate", help="of equal documents, keep the first")
@@ -106,7 +110,8 @@ def main(
             "tokens.overlap": overlap,
             "tokens.chunk_size": chunk_size,
             "tokens.batch_size": batch_size,
-            "tokens.layout": layout,
+            "tokens.layout": "chat" if chat else layout,
+            "tokens.chat_template": unescaped(chat_template),
             "tokens.deduplicate": deduplicate,
             "tokens.block_bytes": block_bytes,
             "tokens.repo": out_repo,
@@ -126,6 +131,7 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
     from suite.base.progress import bar
     from suite.data import pack
     from suite.data import tokenizer as tokenizers
+    from suite.data.chat import rendered
     from suite.data.encode import Shape
     from suite.executor import choose
     from suite.hub import publish
@@ -134,12 +140,13 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
     if corpus.tokens.repo is not None:
         publish.check_repo(corpus.tokens.repo)  # before hours of work, not after
     executor = choose(corpus.executor)
-    work = way_of_working(executor, corpus.num_workers)
+    asked = corpus.tokens
+    chat = asked.chat_template if asked.layout == "chat" else None
+    work = way_of_working(executor, corpus.num_workers, chat)
     if train_tokenizer:
         ensure(corpus)
     encoder = tokenizers.load(corpus.tokenizer_folder)
-    asked = corpus.tokens
-    shape = Shape(asked.seq_len, asked.overlap, asked.chunk_size, asked.layout)
+    shape = Shape(asked.seq_len, asked.overlap, asked.chunk_size, "documents" if chat else asked.layout)
     for name in corpus.splits:
         source = corpus.text_source(name, counter(corpus, executor))
         started = time.monotonic()
@@ -154,6 +161,7 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
                 batch_size=asked.batch_size,
                 block_bytes=asked.block_bytes or DEFAULT_BLOCK_BYTES[executor],
                 deduplicate=asked.deduplicate,
+                rendered=rendered(chat),
                 on_progress=lambda now, advance=advance: advance(1, str(now), now.blocks_total),
             )
         entry = tokens.split(name)
@@ -163,7 +171,12 @@ def write(corpus: CorpusConfig, train_tokenizer: bool) -> None:
         print(
             f"{corpus.tokens_folder}: {name}: {entry.documents:,} documents, {entry.tokens:,} tokens, "
             f"{entry.rows:,} rows in {num_shards}, {entry.dropped_tokens:,} tokens "
-            + ("cut off" if asked.layout == "documents" else "dropped at the tail")
+            + ("dropped at the tail" if asked.layout == "stream" else "cut off")
+            + (
+                f", {entry.chat.counted:,} of answers, {entry.chat.left_out:,} without one left out"
+                if entry.chat
+                else ""
+            )
             + f", {entry.duplicates:,} duplicates left out" * asked.deduplicate
             + rate
         )
@@ -194,12 +207,18 @@ def counter(corpus: CorpusConfig, executor: str) -> Callable[[str, TextSource], 
     return size
 
 
-def way_of_working(executor: str, workers: int) -> Work:
-    """One pass over this machine's processes, or two over a Ray cluster; `workers` 0 takes what there is."""
+def way_of_working(executor: str, workers: int, chat: str | None = None) -> Work:
+    """One pass over this machine's processes, or two over a Ray cluster; `workers` 0 takes what there is.
+
+    Of conversations, which `chat` is the template of, one pass here: they are few.
+    """
+    from suite.data.chat_rows import chat_pass
     from suite.data.pack import one_pass
     from suite.data.spill import two_passes
     from suite.executor import local, ray
 
+    if chat is not None:
+        return chat_pass(chat, local.map_in_order(workers or local.num_cpus()))
     if executor == "ray":
         return two_passes(ray.map_anywhere(workers or None))
     workers = workers or local.num_cpus()

@@ -19,6 +19,9 @@ app = door("Train a model from TOML: layers left to right, then key=value overri
 def main(
     config: Annotated[list[str], typer.Argument(help="TOML files and overrides such as model.num_hidden_layers=3")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the last line")] = False,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="the first two steps end to end, removed again: is the config good?")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="say what would happen, and do nothing")] = False,
 ) -> None:
     """Train a model from TOML. The same command again goes on where it stopped, or says that it is finished."""
@@ -46,11 +49,27 @@ def main(
     from suite.training.progress import Progress
 
     with Progress(settled, quiet) as progress:
-        prepare.ensure(settled, way_of_working(executor, 0), progress.say, DEFAULT_BLOCK_BYTES[executor])
+        prepare.ensure(
+            settled,
+            way_of_working(executor, 0, prepare.chat_template(settled)),
+            progress.say,
+            DEFAULT_BLOCK_BYTES[executor],
+        )
         launch = ray_train.launch if executor == "ray" else local.launch
+        if sanity:
+            from suite.training.sanity import check, shortened
+
+            said = check(
+                shortened(settled), lambda one: launch(run.train, one, one.num_workers, one.device, progress.show)
+            )
+            print("\n".join(f"{settled.folder}: sanity: {line}" for line in said))
+            return
         result = launch(run.train, settled, settled.num_workers, settled.device, progress.show)
     floor = "" if result.floor is None else f", floor {result.floor:.4f}"
-    print(f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}")
+    waited = f"; ended early, {settled.early_stopping.patience} evaluations without a better one" * result.early
+    print(
+        f"{settled.folder}: step {result.steps}: validation loss {result.validation_loss:.4f} nats/token{floor}{waited}"
+    )
 
 
 def settle(config: RunConfig, executor: str) -> RunConfig:

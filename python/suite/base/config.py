@@ -33,6 +33,7 @@ class Section(BaseModel):
 _COLUMNS = frozenset({"feature", "template"})
 _EXCLUSIVE: dict[tuple[str, ...], tuple[frozenset[str], ...]] = {
     ("budget",): (frozenset({"steps", "epochs", "tokens"}),),
+    ("schedule",): (frozenset({"warmup_steps", "warmup_tokens"}), frozenset({"decay_fraction", "decay_steps"})),
     ("source",): (_COLUMNS,),
     ("mixture", "*"): (_COLUMNS, frozenset({"weight", "share"})),
 }

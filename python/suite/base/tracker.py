@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +78,11 @@ class Tracker:
         if self.wandb:
             self.wandb.log(record)
 
+    def log_texts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Records of samples.jsonl, as a table of W&B's; the file itself is the writer's."""
+        if self.wandb:
+            self.wandb.log_texts(step, records)
+
     def __enter__(self) -> Tracker:
         return self
 
@@ -120,6 +125,17 @@ class _Wandb:
         if self.run is not None:
             try:
                 self.run.log(dict(record))
+            except Exception as error:
+                self._warn(error)
+
+    def log_texts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        if self.run is not None:
+            try:
+                import wandb
+
+                columns: list[Any] = list(records[0])
+                table = wandb.Table(columns=columns, data=[[record[key] for key in columns] for record in records])
+                self.run.log({"step": step, "samples": table})
             except Exception as error:
                 self._warn(error)
 

@@ -102,7 +102,8 @@ class TokensConfig(Section):
     overlap: NonNegativeInt = 0
     chunk_size: PositiveInt = 200_000  # rows in a shard
     batch_size: PositiveInt = 50  # documents in a call of the tokenizers library
-    layout: Literal["stream", "documents"] = "stream"
+    layout: Literal["stream", "documents", "chat"] = "stream"  # chat: conversations, one per row
+    chat_template: Text = "plain"  # one of data/chat.py's, or a text like them
     deduplicate: bool = False  # of equal documents in a split, the first stays
     block_bytes: PositiveInt | None = None  # None: 8 MiB, on Ray 64
 
@@ -163,7 +164,7 @@ class CorpusConfig(Section):
         first = next(iter(self.splits.values()))
         expression = self.splits[split] if split != TOKENIZER else self.tokenizer.split or first
         read = {
-            name: (member, _source(member, wanted))
+            name: (member, _source(member, wanted, self.tokens.layout == "chat"))
             for name, member in self.members().items()
             if (wanted := member.splits.get(split, expression))
         }
@@ -182,6 +183,16 @@ class CorpusConfig(Section):
         members = [part for (name, (_, source)), weight in parts for part in mix.weighed(source, weight, name)]
         return Mixture(tuple(members), expression)
 
+    @model_validator(mode="after")
+    def _conversations_have_no_column(self) -> CorpusConfig:
+        asked = [key for member in self.members().values() for key in {"feature", "template"} & member.model_fields_set]
+        if self.tokens.layout == "chat" and (asked or self.tokens.deduplicate or self.tokens.overlap):
+            raise ValueError(
+                "tokens.layout 'chat' reads messages, or prompt and completion, whole: without feature, template, "
+                "deduplicate or overlap"
+            )
+        return self
+
     @property
     def tokenizer_folder(self) -> Path:
         return self._folder(self.tokenizer.folder, "tokenizer.folder", "tokenizers")
@@ -196,7 +207,7 @@ class CorpusConfig(Section):
         return root_of(self.root) / (given or f"{kind}/{self.name}")
 
 
-def _source(member: MemberConfig, split: str) -> TextSource:
+def _source(member: MemberConfig, split: str, chat: bool) -> TextSource:
     assert member.dataset is not None, "checked when the config was read"
     return mix.text_source(
         member.dataset,
@@ -206,6 +217,7 @@ def _source(member: MemberConfig, split: str) -> TextSource:
         separator=member.separator,
         errors=member.errors,
         config=member.config or None,  # `source.config=` takes it back
+        chat=chat,
     )
 
 

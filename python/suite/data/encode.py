@@ -7,6 +7,7 @@ padded to a row's length instead, so that the same plan, packer and spill make r
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from suite.data.tokenizer import Tokenizer
 DEFAULT_ROWS_PER_SHARD = 200_000
 MAX_LENGTH = 1 << 24
 LAYOUTS = ("stream", "documents")
+SAMPLE_CHARACTERS = 50_000
 SPOOL_TOKENS = 32 << 20  # a block with more (one large compressed file, say) waits for its turn on the disk
 SLICE_TOKENS = 16 << 20
 
@@ -135,7 +137,7 @@ def know(folder: Path, encoder: Tokenizer) -> None:
     _known[folder, encoder.sha256] = encoder
 
 
-def _loaded(folder: Path, sha256: str) -> Tokenizer:
+def loaded(folder: Path, sha256: str) -> Tokenizer:
     """Once per worker process. Another machine may see another folder under the same name: the hash says so."""
     if found := _known.get((folder, sha256)):
         return found
@@ -179,7 +181,7 @@ def append(path: Path, arrays: list[np.ndarray]) -> None:
 
 
 def _pieces(block: Block, job: Job) -> Iterator[Encoded]:
-    encoder = _loaded(job.tokenizer, job.tokenizer_sha256)
+    encoder = loaded(job.tokenizer, job.tokenizer_sha256)
     for texts in job.source.pieces(block):
         if job.slow:
             ids = encoder.reference_stream(texts, job.batch_size)
@@ -231,3 +233,25 @@ def stream_of(
         left = ids[edges[document] : edges[after]][mask]
         yield left[max(start - position, 0) : max(stop - position, 0)]
         document, position = after, position + len(left)
+
+
+def must_be_slow(texts: Texts, encoder: Tokenizer) -> bool:
+    """Whether the tokenizer's library must encode, which is said. Both encode a sample of the job's own documents."""
+    if encoder.slow_because:
+        print(f"note: not encoded by our own encoder, so slowly: {encoder.slow_because}", file=sys.stderr)
+        return True
+    documents, size = [], 0
+    for document in texts.documents():
+        documents.append(document[:SAMPLE_CHARACTERS])
+        size += len(documents[-1])
+        if size >= SAMPLE_CHARACTERS:
+            break
+    sample = Texts.of(documents)
+    if np.array_equal(encoder.stream(sample), encoder.reference_stream(sample)):
+        return False
+    print(
+        f"warning: {encoder.folder}: our encoder and the tokenizers library differ on this text; the library encodes "
+        "it, slowly. Please report it",
+        file=sys.stderr,
+    )
+    return True

@@ -27,6 +27,7 @@ import numpy as np
 
 from suite import _core
 from suite.base.errors import SourceError
+from suite.data.conversations import Conversations
 from suite.data.source import DEFAULT_BLOCK_BYTES, Source, TextSource, parse_split
 from suite.data.template import Template, Templated
 from suite.data.texts import Texts
@@ -179,14 +180,20 @@ def text_source(
     separator: str | None = None,
     errors: str = "strict",
     config: str | None = None,
+    chat: bool = False,
 ) -> TextSource:
-    """One source, as the doors and configs describe it. Raises SourceError for a split or template that is none."""
+    """One source, as the doors and configs describe it, of texts or, for a `chat`, of conversations.
+
+    Raises SourceError for a split or template that is none.
+    """
     joined = Template.parse(template) if template is not None else None
 
     def make(inner: str) -> TextSource:
         def column(name: str) -> Source:
             return Source(spec, name, inner, separator, errors, config=config)
 
+        if chat:
+            return Conversations(column("messages"))
         return Templated(joined, tuple(column(name) for name in joined.columns)) if joined else column(feature)
 
     return opened(make, split)

@@ -28,16 +28,14 @@ from suite import __version__, _core
 from suite.base.errors import SourceError, SuiteError, TokensError
 from suite.base.store import MANIFEST, locked, sync
 from suite.data import shards
-from suite.data.encode import Encoded, Job, Shape, encode_block, know, stream_of
+from suite.data.encode import Encoded, Job, Shape, encode_block, know, must_be_slow, stream_of
 from suite.data.formats import Block
 from suite.data.journal import Counts, Journal
-from suite.data.shards import Shard, Split, Tokens
+from suite.data.shards import ChatEntry, Shard, Split, Tokens
 from suite.data.source import DEFAULT_BLOCK_BYTES, TextSource
-from suite.data.texts import Texts
 from suite.data.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 50  # documents per call of the encoder
-SAMPLE_CHARACTERS = 50_000
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -46,11 +44,12 @@ MapInOrder = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
 class Written(NamedTuple):
-    """What a way of working leaves in the part's folder: the shards in order, the index, and totals."""
+    """What a way of working leaves in the part's folder: the shards in order, the index, totals, a chat's answers."""
 
     shards: list[Shard]
     index: Shard
     counts: Counts
+    chat: ChatEntry | None = None
 
 
 class Progress(NamedTuple):
@@ -146,13 +145,15 @@ def tokenize(
     batch_size: int = DEFAULT_BATCH_SIZE,
     block_bytes: int = DEFAULT_BLOCK_BYTES,
     deduplicate: bool = False,
+    rendered: str = "",
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Tokens, bool]:
     """Writes split `name` into `out_dir`. Returns the folder's manifest, and False when the split was there already.
 
-    With `deduplicate`, of equal documents the first stays. Raises TokensError when the folder holds that split from
-    other text, or was made with another tokenizer or shape; SourceError for text that cannot be read. Nothing is
-    sealed unless all of it is written; what a killed job left is gone on from.
+    With `deduplicate`, of equal documents the first stays; `rendered` says what `work` makes of them. Raises
+    TokensError when the folder holds that split from other text, or was made with another tokenizer or shape;
+    SourceError for text that cannot be read. Nothing is sealed unless all is written; what a killed job left is gone
+    on from.
     """
     assert encoder.folder is not None
     if not _NAME.fullmatch(name):
@@ -176,7 +177,7 @@ def tokenize(
         layout=shape.layout,
         splits={},
     )
-    fingerprint = source.fingerprint() + "+deduplicated" * deduplicate
+    fingerprint = source.fingerprint() + "+deduplicated" * deduplicate + rendered
     with locked(out_dir):
         if there := _already(fresh, name, source, fingerprint):
             return there, False
@@ -192,7 +193,7 @@ def tokenize(
             name=name,
             shape=shape,
             batch_size=batch_size,
-            slow=_must_be_slow(source.head(blocks[0]), encoder),
+            slow=must_be_slow(source.head(blocks[0]), encoder),
             deduplicate=deduplicate,
             identity=_identity(fresh, name, fingerprint, blocks),
         )
@@ -208,7 +209,7 @@ def tokenize(
             raise
         entry = _entry(source, fingerprint, shape, written)
         encoder.copy_to(out_dir / "tokenizer")
-        for file in (*written.shards, written.index):
+        for file in entry.files:
             if (job.part / file.name).is_file():  # else a job that died right here moved it
                 (job.part / file.name).replace(out_dir / file.name)
         sync(out_dir)
@@ -242,6 +243,7 @@ def _entry(source: TextSource, fingerprint: str, shape: Shape, written: Written)
         dropped_tokens=dropped + counts.cut_tokens,
         shards=tuple(written.shards),
         index=written.index,
+        chat=written.chat,
     )
 
 
@@ -259,28 +261,6 @@ def _counting(shape: Shape, total: int, tell: Callable[[Progress], None]) -> OnB
         tell(now)
 
     return on_block
-
-
-def _must_be_slow(texts: Texts, encoder: Tokenizer) -> bool:
-    """Whether the tokenizer's library must encode, which is said. Both encode a sample of the job's own documents."""
-    if encoder.slow_because:
-        print(f"note: not encoded by our own encoder, so slowly: {encoder.slow_because}", file=sys.stderr)
-        return True
-    documents, size = [], 0
-    for document in texts.documents():
-        documents.append(document[:SAMPLE_CHARACTERS])
-        size += len(documents[-1])
-        if size >= SAMPLE_CHARACTERS:
-            break
-    sample = Texts.of(documents)
-    if np.array_equal(encoder.stream(sample), encoder.reference_stream(sample)):
-        return False
-    print(
-        f"warning: {encoder.folder}: our encoder and the tokenizers library differ on this text; the library encodes "
-        "it, slowly. Please report it",
-        file=sys.stderr,
-    )
-    return True
 
 
 def _already(fresh: Tokens, name: str, source: TextSource, fingerprint: str) -> Tokens | None:
@@ -303,9 +283,8 @@ def _already(fresh: Tokens, name: str, source: TextSource, fingerprint: str) -> 
     if name not in there.splits:
         return None
     entry = there.splits[name]
-    files = [file for file in (*entry.shards, entry.index) if file]
     sizes = {path.name: path.stat().st_size for path in fresh.folder.iterdir() if path.is_file()}
-    if entry.fingerprint == fingerprint and any(sizes.get(file.name) != file.bytes for file in files):
+    if entry.fingerprint == fingerprint and any(sizes.get(file.name) != file.bytes for file in entry.files):
         return None  # one was lost or cut short: made again, they are the same
     if entry.fingerprint != fingerprint:
         raise TokensError(

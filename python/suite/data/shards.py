@@ -19,7 +19,8 @@ import numpy as np
 
 from suite.base.errors import SealError, TokensError
 from suite.base.store import FORMAT, MANIFEST, check_format, read_json, write_json
-from suite.data import cache, decode
+from suite.data import answers, cache, decode
+from suite.data.answers import Answers
 from suite.data.tokenizer import Tokenizer
 
 KIND = "tokens"
@@ -35,6 +36,17 @@ class Shard:
     rows: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class ChatEntry:
+    """What a split of conversations has beside: the template, the file with the answers' places (data/answers.py), the
+    tokens of answers in all, and the conversations left out because their rows had none."""
+
+    template: str
+    answers: Shard
+    counted: int
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,16 @@ class Split:
     shards: tuple[Shard, ...]
     duplicates: int = 0
     index: Shard | None = None
+    chat: ChatEntry | None = None  # of rows that are conversations
+
+    @property
+    def files(self) -> list[Shard]:
+        """All files of the split, the shards first."""
+        return [*self.shards, *([self.index] if self.index else []), *([self.chat.answers] if self.chat else [])]
+
+    def entry(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return {key: value for key, value in asdict(self).items() if key != "chat" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -108,7 +130,7 @@ class Tokens:
     def write(self) -> None:
         write_json(
             self.folder / MANIFEST,
-            {**self.header(), "splits": {name: asdict(split) for name, split in sorted(self.splits.items())}},
+            {**self.header(), "splits": {name: split.entry() for name, split in sorted(self.splits.items())}},
         )
 
     def split(self, name: str) -> Split:
@@ -188,6 +210,16 @@ class Tokens:
             raise TokensError(f"{path}: its SHA-256 is not the manifest's: damaged or replaced; tokenize again")
         return pq.read_table(pyarrow.py_buffer(data))["tokens"].to_numpy()
 
+    def answers(self, name: str) -> Answers:
+        """Where the answers stand in the rows of a split of conversations. Raises TokensError where there are none."""
+        split = self.split(name)
+        if split.chat is None:
+            raise TokensError(
+                f"{self.folder}: split {name!r} holds no conversations; `suite tokenize --chat` makes rows of them"
+            )
+        file = split.chat.answers
+        return answers.read(self.folder / file.name, file.sha256, split.rows, self.seq_len)
+
     def documents(self, name: str) -> list[np.ndarray]:
         """All that `each_document` yields."""
         return list(self.each_document(name))
@@ -259,4 +291,6 @@ def read(folder: Path) -> Tokens:
 def _split(entry: dict[str, Any]) -> Split:
     index = entry.get("index")
     files = {"shards": tuple(Shard(**one) for one in entry["shards"]), "index": Shard(**index) if index else None}
+    if chat := entry.get("chat"):
+        files["chat"] = ChatEntry(**{**chat, "answers": Shard(**chat["answers"])})
     return Split(**{**entry, **files})

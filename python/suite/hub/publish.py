@@ -86,6 +86,7 @@ def listed(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for entry in manifest["splits"].values():
         files |= {cards.place(shard["name"]): shard for shard in entry["shards"]}
         files |= {entry["index"]["name"]: entry["index"]} if entry.get("index") else {}
+        files |= {entry["chat"]["answers"]["name"]: entry["chat"]["answers"]} if entry.get("chat") else {}
     return files
 
 

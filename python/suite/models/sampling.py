@@ -1,4 +1,4 @@
-"""Text from a model: one token at a time, from the softmax at a temperature, cut to the top k."""
+"""Text from a model: one token at a time, from the softmax at a temperature, cut to the likeliest tokens."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def sample(
     eos: int,
     temperature: float = 0.8,
     top_k: int | None = 40,
+    top_p: float | None = None,
     seed: int = 0,
 ) -> Iterator[int]:
     """Yields token ids until <eos> or `max_new_tokens`. Temperature 0 takes the likeliest token.
 
     `prompt` begins with <bos>. The model sees <bos> and the last `context` - 1 tokens, the length it was trained on.
+    Of the `top_k` likeliest tokens, those stay that have `top_p` of the probability together: the fewest that do.
     The same seed gives the same text on the same machine.
     """
     decoder = None
@@ -47,7 +49,11 @@ def sample(
             logits_V = logits_V / temperature
             if top_k is not None and top_k < len(logits_V):
                 logits_V[logits_V < logits_V.topk(top_k).values[-1]] = -torch.inf
-            token = int(torch.multinomial(logits_V.softmax(-1), 1, generator=generator))
+            p_V = logits_V.softmax(-1)
+            if top_p is not None and top_p < 1:
+                sorted_V, order_V = p_V.sort(descending=True, stable=True)
+                p_V[order_V[sorted_V.cumsum(0) - sorted_V >= top_p]] = 0  # what comes before has enough
+            token = int(torch.multinomial(p_V, 1, generator=generator))  # which divides by the sum
         if token == eos:
             return
         ids.append(token)

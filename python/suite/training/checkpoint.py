@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from suite.base.errors import SealError
 from suite.base.store import is_sealed, open_sealed, seal
+from suite.data.chat import Chat
 from suite.data.tokenizer import Tokenizer
 from suite.models import hf
 from suite.models.build import Model
@@ -42,6 +43,8 @@ def save_checkpoint(
         return
     hf.write_folder(model, _fresh(folder), seq_len, tokenizer.special)
     tokenizer.copy_to(folder)
+    if template := about.get("chat_template"):
+        Chat(template, tokenizer).write(folder)
     seal(folder, "checkpoint", {"step": step, **about})
 
 

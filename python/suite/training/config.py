@@ -12,11 +12,17 @@ from suite.base.config import Section
 from suite.base.errors import ConfigError
 from suite.base.store import root_of
 from suite.models.config import ModelConfig
+from suite.training.moments import (
+    CheckpointsConfig,
+    EarlyStoppingConfig,
+    EvalConfig,
+    SamplesConfig,
+    ScheduleConfig,
+    Seed,
+)
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Folder = Annotated[str, Field(min_length=1)]
 
 
@@ -52,7 +58,9 @@ class DataConfig(Section):
     vocab_size: PositiveInt = 4096
     tokenizer_split: str = "train"  # what a tokenizer is trained on
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = 512
-    layout: Literal["stream", "documents"] = "stream"  # of tokens that are made
+    # Of tokens that are made. chat: conversations, of which answers alone are counted; said of ones that are there too.
+    layout: Literal["stream", "documents", "chat"] = "stream"
+    chat_template: Folder = "plain"  # of conversations that are made to rows (data/chat.py)
     order_seed: Seed = 0
     changes: tuple[ChangeConfig, ...] = ()
     isolate: bool = False  # every document in a row is read as if it stood alone, from <bos>
@@ -99,6 +107,7 @@ class OptimizerConfig(Section):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.1
+    decay_all: bool = False  # norms and biases decay too
     grad_clip: NonNegativeFloat = 1.0  # global norm; 0 turns it off
     parametrization: Literal["standard", "mup"] = "standard"  # mup: rates and initial weights by width (models/mup.py)
     base_hidden_size: PositiveInt | None = None  # mup: the width that learning_rate was chosen at
@@ -113,42 +122,11 @@ class OptimizerConfig(Section):
         return self
 
 
-class ScheduleConfig(Section):
-    type: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
-    warmup_steps: NonNegativeInt = 0
-    min_learning_rate: NonNegativeFloat = 0.0
-    decay_fraction: Fraction = 0.2  # wsd: the last part of the run, in which the rate falls
-
-
 class PrecisionConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
     deterministic: bool = False  # only kernels that repeat their bits; matters on a GPU, a CPU always does
     # Gradients are summed as a fixed tree: the same weights, bit for bit, on 1, 2, 4 ... workers.
     reproducible: Literal["across-workers"] | None = None
-
-
-class CheckpointsConfig(Section):
-    """Which steps are kept. 0 and the last always are; the others are the union of what is asked for."""
-
-    per_octave: Annotated[int, Field(ge=0, le=100)] = 2  # 1,2,3,4,6,8,11,16,23,32 ...
-    linear: Annotated[int, Field(ge=0, le=100_000)] = 20  # evenly spaced over the run
-    every: PositiveInt | None = None
-    extra: tuple[NonNegativeInt, ...] = ()
-    preset: Literal["pythia", "delphi"] | None = None  # instead of per_octave and linear
-
-
-class EvalConfig(Section):
-    rows: PositiveInt = 512  # held-out rows; a row is a document from <bos>, or seq_len tokens of a longer one
-    every: PositiveInt | None = None  # steps; None: at checkpoints
-
-
-class SamplesConfig(Section):
-    """Texts written by the model at checkpoints, to samples.jsonl."""
-
-    prompts: tuple[str, ...] = ()
-    max_new_tokens: PositiveInt = 100
-    temperature: NonNegativeFloat = 0.8  # 0 takes the likeliest token
-    top_k: PositiveInt | None = 40
 
 
 class ResumeConfig(Section):
@@ -213,6 +191,7 @@ class RunConfig(Section):
     precision: PrecisionConfig = PrecisionConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     eval: EvalConfig = EvalConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     samples: SamplesConfig = SamplesConfig()
     resume: ResumeConfig = ResumeConfig()
     tracker: TrackerConfig = TrackerConfig()

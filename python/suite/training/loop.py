@@ -23,13 +23,14 @@ import torch
 from suite.base.cli import Interrupted
 from suite.base.errors import DivergedError
 from suite.base.store import hold
-from suite.base.tracker import METRICS, Tracker, truncate
+from suite.base.tracker import METRICS, Tracker, read_records, truncate
 from suite.base.world import World, check_device, use_threads
 from suite.data.batches import ahead
 from suite.models.build import Model, build, initialize, num_parameters
 from suite.models.causal import seed_draws
 from suite.training import checkpoint, estimate, flops, fork, optim, prepare, pretrained, run, schedule
 from suite.training.config import RunConfig
+from suite.training.early import Patience, replayed
 from suite.training.meter import Meter
 from suite.training.milestones import Milestones, OnRecord
 from suite.training.reading import Reading
@@ -46,6 +47,7 @@ class Result:
     steps: int
     validation_loss: float
     floor: float | None
+    early: bool = False  # by early stopping, before the budget's end
 
 
 def train(config: RunConfig, world: World, on_record: OnRecord = lambda record: None) -> Result:
@@ -66,10 +68,13 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     tokens, tokenizer = prepare.opened(config)
     total_steps = run.total_steps(config, tokens)
     reading = Reading(config, tokens, tokenizer)
-    held_out = estimate.HeldOut.of(tokens, "validation", config.eval.rows, tokenizer)
+    most = None if config.eval.rows == "all" else config.eval.rows
+    held_out = {name: estimate.HeldOut.of(tokens, name, most, tokenizer) for name in config.eval.splits}
     first = run.first_step(config)
-    kept = {first, *(step for step in schedule.checkpoint_steps(config.checkpoints, total_steps) if step > first)}
-    stays = {*config.resume.steps, schedule.decay_step(config.schedule, total_steps)}
+    rates = schedule.in_steps(config, tokens)
+    marks = schedule.checkpoint_steps(config.checkpoints, total_steps, rates)
+    kept = {first, *(step for step in marks if step > first)}
+    stays = {*config.resume.steps, schedule.decay_step(rates, total_steps)} - {total_steps}  # the last is the newest
 
     model = build(config.model, config.model.vocab_size or tokens.vocab_size)
     if first == 0 and not run.resume_steps(config.folder):
@@ -85,10 +90,12 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
     targets = reading.targets
 
     tracker = meter = None
+    patience, ended = _patience(config, start, first, world)
+    ended = ended or start == total_steps
     if world.is_first:
         meter = Meter(config, flops.of_row(model.config, model.vocab_size, tokens.seq_len - 1), world)
         run.begin(config, tokens, start, origin, meter.about)
-        _forget(config, start, first, total_steps)
+        _forget(config, start, open_end=ended or start == first)
         settings = config.tracker
         tracker = held.enter_context(
             Tracker(config.folder, settings.type, settings.project, config.name, json.loads(config.model_dump_json()))
@@ -99,7 +106,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
             tracker.log(at, values)
             on_record({"step": at, **values})
 
-    milestones = Milestones(config, world, model, tokens, tokenizer, held_out, targets, log, on_record)
+    milestones = Milestones(config, world, model, tokens, tokenizer, held_out, targets, tracker, on_record)
     isolate = tokenizer.special if config.data.isolate else None
     update = Update(model, optimizer, config, world, targets.ignore, isolate)
 
@@ -107,13 +114,29 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         if world.is_first:
             checkpoint.save_resume(config.folder, at, model, optimizer, config.resume.keep, stays)
 
+    def milestone(at: int) -> bool:
+        """Evaluates, writes samples and keeps what is due after step `at`; says whether the run ends with it."""
+        nonlocal validation_loss
+        ends = at == total_steps
+        if at in kept or _every(config.eval.every, at):
+            validation_loss = milestones.evaluate(at)
+            ends = patience.ends_with(validation_loss) or ends
+        keeps = ends or at in kept
+        if keeps or _every(config.samples.every, at):
+            milestones.write_samples(at)
+        if keeps:
+            if ends:  # before the last seal: a finished run can be gone on from
+                keep_resume(at)
+            milestones.keep(at, validation_loss)
+        return ends
+
     validation_loss = math.nan
     if world.is_first:
         on_record({"step": start, "note": _plan(config, model, total_steps, targets, world)})
         for line in origin["differs"] if origin else ():
             on_record({"step": start, "note": f"from {config.from_}, with {line}"})
-    if start == first:
-        milestones.keep(first)
+    if start == first or ended:  # ended: killed between the last resume state and the last seal
+        milestone(start)
     held.enter_context(asked_to_stop(world.stop))
 
     def rows_of(k: int) -> np.ndarray:
@@ -123,7 +146,7 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
         reading.change(k, world.rank, world.size, ids_BT)
 
     batches = held.enter_context(
-        ahead(reading.rows, range(start, total_steps), rows_of, world.device, change if config.data.changes else None)
+        ahead(reading.rows, range(start, total_steps), rows_of, world.device, change if reading.is_changed else None)
     )
     last_resume = began = read_last = time.monotonic()
     under_way: deque[tuple[int, float, torch.Tensor]] = deque()
@@ -159,36 +182,53 @@ def _train(config: RunConfig, world: World, on_record: OnRecord, held: ExitStack
             },
         )
 
-    for k in range(start, total_steps):
+    at = start
+    for k in range(start, start if ended else total_steps):
         at = k + 1
-        rate = schedule.learning_rate(k, total_steps, config.optimizer, config.schedule)
+        rate = schedule.learning_rate(k, total_steps, config.optimizer, rates)
         if not under_way:
             read_last = time.monotonic()
         if config.model.type == "hf":  # dropout's; in a tree each slice adds its number
             seed_draws(config.seed, k, 0 if update.in_tree else world.rank)
         under_way.append((at, rate, update(next(batches), targets.of_step(k), rate, bool(world.stop))))
-        evaluates = config.eval.every is not None and at % config.eval.every == 0
-        patience = min(config.resume.every_seconds, LEAVING_SECONDS) if world.leaving else config.resume.every_seconds
-        late = time.monotonic() - last_resume >= patience
-        due = at in kept or evaluates or at in stays or late
+        seconds = config.resume.every_seconds
+        late = time.monotonic() - last_resume >= (min(seconds, LEAVING_SECONDS) if world.leaving else seconds)
+        measured = at in kept or _every(config.eval.every, at) or _every(config.samples.every, at)
+        due = measured or at in stays or late
         while len(under_way) > (0 if due or at >= stop_at else lateness):
             read()
-        if at in kept:
-            if at == total_steps:  # before the last seal: a finished run can be gone on from
-                keep_resume(at)
-            validation_loss = milestones.keep(at)
-        elif evaluates:
-            milestones.evaluate(at)
+        if measured and milestone(at):
+            break
         if at < total_steps and (late or at in stays or at >= stop_at):
             keep_resume(at)
             last_resume = time.monotonic()
         if stop_at <= at < total_steps:
             world.barrier()  # nobody leaves before the state stands
             raise Interrupted(world.stop[0] if world.stop else run.STOPPED_ELSEWHERE)
-    if start == total_steps:
-        validation_loss = milestones.keep(total_steps)  # killed between the last resume state and the last seal
     world.barrier()
-    return Result(total_steps, validation_loss, held_out.floor)
+    return Result(at, validation_loss, held_out["validation"].floor, early=at < total_steps)
+
+
+def _every(steps: int | None, at: int) -> bool:
+    return steps is not None and at % steps == 0
+
+
+def _patience(config: RunConfig, start: int, first: int, world: World) -> tuple[Patience, bool]:
+    """Early stopping as it stood after step `start`, the same on every rank, and whether it ended the run there.
+
+    The first rank alone reads the records: it is also the one that drops some of them.
+    """
+    patience = Patience(config.early_stopping)
+    if start == first:
+        return patience, False
+    state = torch.zeros(3, dtype=torch.float64, device=world.device)
+    if world.is_first:
+        records = [record for record in read_records(config.folder / METRICS) if record["step"] <= start]
+        patience, ended = replayed(config.early_stopping, records)
+        state += torch.tensor([patience.best, patience.waited, ended == start], dtype=torch.float64)
+    world.sum(state)
+    patience.best, patience.waited = float(state[0]), int(state[1])
+    return patience, bool(state[2])
 
 
 def repeatable(config: RunConfig) -> None:
@@ -213,10 +253,9 @@ def _plan(config: RunConfig, model: Model, total_steps: int, targets: Targets, w
     )
 
 
-def _forget(config: RunConfig, start: int, first: int, total_steps: int) -> None:
+def _forget(config: RunConfig, start: int, open_end: bool) -> None:
     """Drops the records that this start will write again: those after `start`, and at `start` what comes with a
     checkpoint when that is still to be sealed, which can only be the first or the last."""
-    open_end = start in (first, total_steps)
     truncate(
         config.folder / METRICS,
         lambda record: (

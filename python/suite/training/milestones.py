@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from suite.base.tracker import Tracker
 from suite.base.world import World
 from suite.data.shards import Tokens
 from suite.data.tokenizer import Tokenizer
 from suite.models.build import Model, num_parameters
-from suite.models.sampling import sample
-from suite.training import checkpoint, estimate
+from suite.training import checkpoint, estimate, samples
 from suite.training.config import RunConfig
 from suite.training.run import SAMPLES
 from suite.training.targets import Targets
@@ -29,23 +29,27 @@ class Milestones:
     model: Model
     tokens: Tokens
     tokenizer: Tokenizer
-    held_out: estimate.HeldOut
+    held_out: Mapping[str, estimate.HeldOut]  # by split, the validation split first
     targets: Targets
-    log: Callable[[int, dict[str, Any]], None]
+    tracker: Tracker | None
     on_record: OnRecord
 
     def evaluate(self, at: int) -> float:
-        """Logs the held-out loss of the weights at step `at`, nats per token. Every rank calls it."""
-        loss = estimate.loss(self.model, self.held_out, self.world)
-        floor = {} if self.held_out.floor is None else {"validation/floor": self.held_out.floor}
-        self.log(at, {"validation/loss": loss, **floor})
-        return loss
+        """Logs the held-out losses of the weights at step `at`, nats per token. Every rank calls it.
 
-    def keep(self, at: int) -> float:
-        """The checkpoint of step `at`: loss and samples first; its seal last, because the last seal ends the run."""
-        loss = self.evaluate(at)
+        Returns that of the validation split, the same on every rank.
+        """
+        losses = {name: estimate.loss(self.model, rows, self.world) for name, rows in self.held_out.items()}
+        figures = {key: value for name, loss in losses.items()
+                   for key, value in self.held_out[name].figures(name, loss).items()}  # fmt: skip
+        if self.tracker:
+            self.tracker.log(at, figures)
+            self.on_record({"step": at, **figures})
+        return losses["validation"]
+
+    def keep(self, at: int, loss: float) -> None:
+        """The checkpoint of step `at`, whose validation loss is known; the last one's seal ends the run."""
         if self.world.is_first:
-            self._write_samples(at)
             about = {
                 "run": self.config.name,
                 "tokens": self.targets.before(at),
@@ -54,25 +58,23 @@ class Milestones:
                 "parameters": num_parameters(self.model),
                 "tokenizer_sha256": self.tokenizer.sha256,
             }
-            checkpoint.save_checkpoint(self.config.folder, at, self.model, self.tokenizer, self.tokens.seq_len, about)
-        return loss
+            chat = self.tokens.split("train").chat
+            checkpoint.save_checkpoint(
+                self.config.folder,
+                at,
+                self.model,
+                self.tokenizer,
+                self.tokens.seq_len,
+                {**about, "chat_template": chat.template} if chat else about,
+            )
 
-    def _write_samples(self, at: int) -> None:
-        settings, special = self.config.samples, self.tokenizer.special
-        self.model.eval()
+    def write_samples(self, at: int) -> None:
+        """What the weights of step `at` write to the run's prompts."""
+        if self.tracker is None or not self.config.samples.prompts:
+            return
+        records = samples.texts(self.config, self.model, self.tokens, self.tokenizer, at)
         with (self.config.folder / SAMPLES).open("a", encoding="utf-8", buffering=1) as file:
-            for prompt in settings.prompts:
-                ids = sample(
-                    self.model,
-                    [special.bos, *self.tokenizer.encode(prompt)],
-                    max_new_tokens=settings.max_new_tokens,
-                    context=self.tokens.seq_len - 1,  # what training feeds: a row without its last token
-                    eos=special.eos,
-                    temperature=settings.temperature,
-                    top_k=settings.top_k,
-                    seed=self.config.seed,
-                )
-                record = {"step": at, "prompt": prompt, "text": self.tokenizer.decode(ids)}
-                file.write(json.dumps(record) + "\n")
-                self.on_record(record)
-        self.model.train()
+            file.writelines(json.dumps(record) + "\n" for record in records)
+        self.tracker.log_texts(at, records)
+        for record in records:
+            self.on_record(record)

@@ -26,7 +26,8 @@ def _factor(model: Model, name: str, base: mup.Base | None) -> float:
 
 
 def adamw(model: Model, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Matrices decay (embeddings too); norms, biases, Mamba's D and A_log do not. Fused: one kernel for all.
+    """Matrices decay (embeddings too); norms, biases, Mamba's D and A_log do not, unless `decay_all`. Fused: one
+    kernel for all.
 
     A group's rate is the schedule's times its `lr_scale` (training/update.py), which is 1 but under muP. What a step
     takes off a weight is rate * weight_decay of it, so the decay is divided by lr_scale: the same at every width.
@@ -35,7 +36,7 @@ def adamw(model: Model, config: OptimizerConfig) -> torch.optim.AdamW:
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         scale = _factor(model, name, base)
-        decays = parameter.ndim >= 2 and not name.endswith(NO_DECAY)
+        decays = config.decay_all or (parameter.ndim >= 2 and not name.endswith(NO_DECAY))
         groups.setdefault((scale, config.weight_decay / scale if decays else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": each, "lr_scale": scale, "weight_decay": decay} for (scale, decay), each in groups.items()],

@@ -76,7 +76,7 @@ def plan_of(config: RunConfig) -> Plan:
     row = flops.of_row(config.model, vocab_size, config.data.seq_len - 1)
     sequences, steps = config.batch.sequences, _steps(config, tokens)
     first = run.first_step(config)
-    kept = schedule.checkpoint_steps(config.checkpoints, steps) if steps else []
+    kept = schedule.checkpoint_steps(config.checkpoints, steps, config.schedule) if steps else []
     kept = tuple(sorted({first, *(at for at in kept if at > first)})) if steps else ()
     begun = run.stored_environment(config.folder) is not None
     done = run.finished_step(config) if begun else None

@@ -10,6 +10,7 @@ from suite.base.errors import ConfigError, TokensError
 from suite.base.progress import bar
 from suite.base.store import MANIFEST, locked
 from suite.data import pack, shards, tokenizer
+from suite.data.chat import TEMPLATES, rendered
 from suite.data.encode import Shape
 from suite.data.mix import text_source, texts_of
 from suite.data.pack import Work
@@ -29,6 +30,11 @@ def tokenizer_folder(config: RunConfig) -> Path:
     return config.path(data.tokenizer) if data.tokenizer else config.path(data.tokens) / "tokenizer"
 
 
+def chat_template(config: RunConfig) -> str | None:
+    """What the run's conversations are written by, None when its rows are texts."""
+    return config.data.chat_template if config.data.layout == "chat" else None
+
+
 def _slices(config: RunConfig) -> dict[str, str]:
     """Which part of the source each split of the tokens is made from."""
     return {"train": config.data.split, "validation": config.data.validation_split}
@@ -37,7 +43,8 @@ def _slices(config: RunConfig) -> dict[str, str]:
 def _source(config: RunConfig, split: str) -> TextSource:
     data = config.data
     assert data.source is not None
-    return text_source(data.source, split, feature=data.feature, separator=data.separator)
+    chat = data.layout == "chat"
+    return text_source(data.source, split, feature=data.feature, separator=data.separator, chat=chat)
 
 
 def missing_splits(config: RunConfig) -> list[str]:
@@ -77,6 +84,7 @@ def ensure(config: RunConfig, work: Work, say: Say, block_bytes: int = DEFAULT_B
             with bar("training on", "MB") as advance:
                 tokenizer.save(tokenizer.train(texts, data.vocab_size, advance), home)
     encoder = tokenizer.load(home)
+    chat = chat_template(config)
     for name in missing:
         source = _source(config, _slices(config)[name])
         say(f"tokenizing {data.source} {source.split}")
@@ -85,9 +93,10 @@ def ensure(config: RunConfig, work: Work, say: Say, block_bytes: int = DEFAULT_B
                 source,
                 encoder,
                 folder,
-                Shape(data.seq_len, layout=data.layout),
+                Shape(data.seq_len, layout="documents" if chat else data.layout),
                 work,
                 name=name,
+                rendered=rendered(chat),
                 block_bytes=block_bytes,
                 on_progress=lambda now: advance(1, str(now), now.blocks_total),
             )
@@ -121,6 +130,19 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
         raise TokensError(f"{tokens.folder}: rows of {tokens.seq_len} tokens, data.seq_len is {config.data.seq_len}")
     if config.data.isolate and tokens.layout == "documents":
         raise TokensError(f"{tokens.folder}: a document in each row, none to isolate; leave out data.isolate")
+    for name in ("train", *config.eval.splits):
+        if (tokens.split(name).chat is None) == (config.data.layout == "chat"):
+            holds = "texts" if tokens.split(name).chat is None else "conversations"
+            raise TokensError(
+                f"{tokens.folder}: split {name!r} holds {holds}, data.layout is {config.data.layout!r}: with 'chat' "
+                "answers alone are counted, so it is said if and only if the tokens are conversations"
+            )
+    asked, entry = chat_template(config), tokens.split("train").chat
+    if asked and entry and config.data.source is not None and TEMPLATES.get(asked, asked) != entry.template:
+        raise TokensError(
+            f"{tokens.folder}: was written by the chat template {entry.template!r}, data.chat_template is {asked!r}; "
+            "name another data.tokens folder"
+        )
     vocab_size = config.model.vocab_size
     if vocab_size is not None and vocab_size < tokens.vocab_size:
         raise TokensError(
@@ -128,7 +150,7 @@ def opened(config: RunConfig) -> tuple[Tokens, Tokenizer]:
             f"it must be {tokens.vocab_size} or more"
             + (", which model.resize_embeddings = true makes it" if config.model.init_from else "")
         )
-    for name in ("train", "validation"):
+    for name in ("train", *config.eval.splits):
         if not tokens.split(name).rows:
             raise TokensError(
                 f"{tokens.folder}: split {name!r} has no whole row of {tokens.seq_len} tokens; it needs more text"

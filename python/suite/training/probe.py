@@ -34,6 +34,7 @@ from suite.training import estimate, optim, prepare
 from suite.training.config import RunConfig
 from suite.training.loop import repeatable
 from suite.training.meter import peak_bytes
+from suite.training.moments import EvalConfig
 from suite.training.plan import Costs
 from suite.training.targets import NOTHING
 from suite.training.update import Update
@@ -109,8 +110,12 @@ def _rows(config: RunConfig, known: tuple[Tokens, Tokenizer] | None, vocab_size:
 
 def _held_out(config: RunConfig, known: tuple[Tokens, Tokenizer] | None, vocab_size: int) -> estimate.HeldOut:
     if known:
-        return estimate.HeldOut.of(known[0], "validation", config.eval.rows, known[1])
-    rows = _rows(config, None, vocab_size, config.eval.rows).numpy()
+        most = None if config.eval.rows == "all" else config.eval.rows
+        return estimate.HeldOut.of(known[0], config.eval.splits[0], most, known[1])
+    # Of tokens that are still to be made nobody knows how many rows all of them are: as many as by default.
+    count = EvalConfig().rows if config.eval.rows == "all" else config.eval.rows
+    assert isinstance(count, int)
+    rows = _rows(config, None, vocab_size, count).numpy()
     return estimate.HeldOut(list(rows), rows[:, 1:].size, None)
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from suite.base.errors import ConfigError
 from suite.data.batches import batch_rows, rank_slice
 from suite.data.changes import Change, Changes
 from suite.data.shards import Tokens
@@ -23,14 +24,27 @@ class Reading:
         self.rows = tokens.rows("train")
         self._tokens = tokens
         listed = tuple(Change(**change.model_dump()) for change in config.data.changes)
+        self.answers = tokens.answers("train") if tokens.split("train").chat else None
+        if listed and self.answers:
+            raise ConfigError("data.changes: conversations cannot be changed; change the records and tokenize them")
         self.changes = Changes(listed, tokens, "train", tokenizer) if listed else None
 
     def numbers(self, update: int, rank: int = 0, size: int = 1) -> np.ndarray:
         """Row numbers of a rank's part of an update's batch, uint64."""
         return batch_rows(update, rank, size, self.sequences, len(self.rows), self.seed)
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether `change` has anything to write."""
+        return self.changes is not None or self.answers is not None
+
     def change(self, update: int, rank: int, size: int, ids_BT: np.ndarray) -> None:
-        """Writes the config's changes of the data into a rank's part of a batch."""
+        """Writes the config's changes of the data into a rank's part of a batch; of conversations, all that is no
+        answer as ~id: read and not counted."""
+        if self.answers:
+            counted_BT = self.answers.counted(self.numbers(update, rank, size), ids_BT.shape[1])
+            counted_BT[:, 0] = True  # <bos> is nobody's target
+            np.invert(ids_BT, out=ids_BT, where=~counted_BT)
         if self.changes:
             first, _ = rank_slice(self.sequences, rank, size)
             self.changes.apply(update, first, self.numbers(update, rank, size), ids_BT)

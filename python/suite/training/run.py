@@ -6,10 +6,7 @@ Imports no torch, so that "nothing to do" takes a fraction of a second.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +21,10 @@ from suite.base.tracker import METRICS, read_records
 from suite.base.world import World
 from suite.data import shards
 from suite.data.batches import steps_of
+from suite.training import schedule
 from suite.training.config import OPERATIONAL, RunConfig
+from suite.training.early import replayed
+from suite.training.environment import environment
 from suite.training.targets import mean_per_row
 
 CONFIG = "config.toml"
@@ -81,7 +81,7 @@ def steps_reading(config: RunConfig, tokens: shards.Tokens) -> Callable[[int], l
     Raises IdentityError when the run began with other tokens.
     """
     began = stored_environment(config.folder)
-    if began is None or began["tokens"] != tokens_fingerprint(tokens):
+    if began is None or began["tokens"] != tokens_fingerprint(config, tokens):
         raise IdentityError(f"{config.folder}: reads other tokens than {tokens.folder} holds")
     num_rows = tokens.split("train").rows
     done = max((record["step"] for record in read_records(config.folder / METRICS)), default=0)
@@ -167,7 +167,7 @@ def begin(
     Warns where that differs from the start before: bits may differ from there on. Raises IdentityError when the run
     began with other tokens.
     """
-    fingerprint = tokens_fingerprint(tokens)
+    fingerprint = tokens_fingerprint(config, tokens)
     began = stored_environment(config.folder) or {
         "tokens": fingerprint,
         "total_steps": total_steps(config, tokens),
@@ -191,17 +191,19 @@ def begin(
 
 def check_tokens(config: RunConfig, tokens: shards.Tokens, began: dict[str, Any]) -> None:
     """Raises IdentityError when a run that has begun reads other tokens than these."""
-    if began["tokens"] != tokens_fingerprint(tokens):
+    if began["tokens"] != tokens_fingerprint(config, tokens):
         raise IdentityError(
             f"{config.folder}: began with other tokens than {tokens.folder} holds now; give this run another name="
         )
 
 
-def tokens_fingerprint(tokens: shards.Tokens) -> str:
+def tokens_fingerprint(config: RunConfig, tokens: shards.Tokens) -> str:
     """One hash for all shards that a run reads."""
     import hashlib
 
-    hashes = [shard.sha256 for name in ("train", "validation") for shard in tokens.split(name).shards]
+    splits = [tokens.split(name) for name in ("train", *config.eval.splits)]
+    hashes = [shard.sha256 for split in splits for shard in split.shards]
+    hashes += [split.chat.answers.sha256 for split in splits if split.chat]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -213,60 +215,26 @@ def total_steps(config: RunConfig, tokens: shards.Tokens) -> int:
         raise ConfigError(f"checkpoints.extra: {beyond[0]} is beyond the run's {total} steps")
     if first_step(config) >= total:
         raise ConfigError(f"from: {config.from_}: the run's budget is {total} steps, which must be more")
-    if config.schedule.warmup_steps > total:
-        raise ConfigError(f"schedule.warmup_steps: {config.schedule.warmup_steps} of the run's {total} steps")
+    schedule.check(config, tokens, total)
     return total
 
 
 def finished_step(config: RunConfig) -> int | None:
     """The last step when the run is finished. Damage to its last checkpoint is an error, not a reason to go on."""
     began = stored_environment(config.folder)
-    if began is None or not is_sealed(folder_of(config.folder, began["total_steps"])):
+    if began is None:
         return None
-    manifest_of(config.folder, began["total_steps"])
-    return began["total_steps"]
+    early = stopped_early(config, read_records(config.folder / METRICS)) if config.early_stopping.patience else None
+    last = began["total_steps"] if early is None else early
+    if not is_sealed(folder_of(config.folder, last)):
+        return None
+    manifest_of(config.folder, last)
+    return last
 
 
-def environment(config: RunConfig) -> dict[str, Any]:
-    """What the numbers may depend on and the config does not say."""
-    from importlib.metadata import version
-
-    names = ["suite", "torch", "numpy", "tokenizers", "safetensors", *["transformers"] * (config.model.type == "hf")]
-    versions = {name: version(name) for name in names}
-    return {
-        "python": platform.python_version(),
-        "versions": versions,
-        "commit": _commit(),
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": config.threads,
-        "workers": config.num_workers,
-        "device": config.device,
-    }
-
-
-def _commit() -> str | None:
-    """The commit this code was checked out at, marked when it was changed since; None for an installed package."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return None if done.returncode else done.stdout.strip()
-
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None  # perhaps inside a repository, but not one of ours
-    return (git("rev-parse", "HEAD") or "") + ("-dirty" if git("status", "--porcelain", "-uno", ".") else "")
-
-
-def cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+def stopped_early(config: RunConfig, records: list[dict[str, Any]]) -> int | None:
+    """The step with which early stopping ended the run of these records, None when it did not."""
+    return replayed(config.early_stopping, records)[1]
 
 
 def train(config: RunConfig, world: World, on_record: Callable[[dict[str, Any]], None] = lambda record: None) -> Any:

@@ -39,7 +39,10 @@ class Targets:
         if tokens.layout != "documents":
             return cls(sequences, seed, num_rows, content, None, NOTHING, uncounted)
         assert tokens.pad is not None, "rows of documents are filled up with a pad token"
-        counts = np.minimum(tokens.lengths(name), content).astype(np.int64)
+        if tokens.split(name).chat:
+            counts = tokens.answers(name).counts()
+        else:
+            counts = np.minimum(tokens.lengths(name), content).astype(np.int64)
         return cls(sequences, seed, num_rows, content, counts, tokens.pad, uncounted)
 
     def of_step(self, step: int) -> int:
@@ -61,6 +64,8 @@ class Targets:
 def mean_per_row(tokens: Tokens, name: str) -> float:
     """Tokens that a row predicts, on average over the split."""
     split = tokens.split(name)
+    if split.chat and split.rows:
+        return split.chat.counted / split.rows
     if tokens.layout == "documents" and split.tokens is not None and split.rows:
         return split.tokens / split.rows
     return tokens.seq_len - 1

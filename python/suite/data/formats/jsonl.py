@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -94,6 +95,26 @@ def pieces(block: Block, feature: str, errors: str) -> Iterator[Texts]:
             else:
                 yield Texts.of(_carefully(block.where, data, position, feature, errors))
             position += size
+
+
+def records(block: Block, errors: str) -> Iterator[tuple[list[Any], Callable[[int], str]]]:
+    """The block's lines as JSON, some at a time, and what says where each of them stands. Raises SourceError."""
+    with reading(block.where) as file:
+        position, length = _first_line(file, block)
+        for data in _whole_lines(file, length, block.piece_bytes, beginning=position == 0):
+            lines = [(number, line) for number, line in enumerate(data.split(b"\n")) if line.strip()]
+
+            def where(n: int, lines: list[tuple[int, bytearray]] = lines, position: int = position) -> str:
+                return f"{block.where}: line {line_at(block.where, position) + lines[n][0]}"  # reads up to there
+
+            found = []
+            for n, (_, line) in enumerate(lines):
+                try:
+                    found.append(json.loads(decoded(bytes(line), errors, lambda n=n, where=where: where(n))))
+                except (ValueError, RecursionError) as error:
+                    raise SourceError(f"{where(n)}: not valid JSON ({error})") from None
+            yield found, where
+            position += len(data)
 
 
 def _first_line(file: Reader, block: Block) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,25 @@ def pieces(block: Block, feature: str, errors: str) -> Iterator[Texts]:
         texts = _texts(block.where, columns, before + first, errors)
         del columns
         yield texts
+
+
+def records(block: Block, columns: tuple[str, ...]) -> Iterator[tuple[list[Any], Callable[[int], str]]]:
+    """The block's rows as records of those `columns` that the file has, some at a time, and what says where each of
+    them stands."""
+    with _open(block.where) as file:
+        known = [name for name in columns if name in file.schema_arrow.names]
+        if not known:
+            names = ", ".join(file.schema_arrow.names)
+            raise SourceError(f"{block.where}: none of the columns {', '.join(columns)}; it has {names}")
+        before = sum(file.metadata.row_group(group).num_rows for group in range(block.row_group))
+        row = 0
+        for batch in file.iter_batches(MAX_BATCH_ROWS, row_groups=[block.row_group], columns=known):
+            part = batch.slice(max(block.start - row, 0), max(0, block.stop - max(row, block.start)))
+            first = before + max(row, block.start)
+            yield part.to_pylist(), lambda n, first=first: f"{block.where}: row {first + n}"
+            row += batch.num_rows
+            if row >= block.stop:
+                break
 
 
 def _text_type(url: str, schema: Any, feature: str) -> Any:
