@@ -16,7 +16,7 @@ import torch
 from suite.base.errors import SealError
 from suite.base.store import locked, read_json, write_json
 from suite.data import cache
-from suite.training.run import cpu_name
+from suite.training.environment import cpu_name
 
 SECONDS = 0.5
 SIZES = {"cpu": 1024, "cuda": 8192}  # of square matrices: 26 ms at 80 GFLOP/s, 2 ms at 600 TFLOP/s
