@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from suite.base.special import SpecialIds
 from suite.base.store import seal
 from suite.base.world import World, check_device
 from suite.data.shards import Tokens
@@ -67,6 +68,7 @@ def measure(config: RunConfig, clock: Clock = time.perf_counter) -> Costs:
     share = -(-config.batch.sequences // config.num_workers)
     ids_BT = _rows(config, known, vocab_size, share).to(config.device)
     ignore = known[0].pad if known and known[0].layout == "documents" and known[0].pad is not None else NOTHING
+    isolate = known[1].special if known and config.data.isolate else None
     start = _age() if clock is time.perf_counter else clock()
 
     def seconds(work: Callable[[], object]) -> float:
@@ -76,7 +78,7 @@ def measure(config: RunConfig, clock: Clock = time.perf_counter) -> Costs:
         _wait_for(config.device)
         return clock() - began
 
-    step = _step_seconds(seconds, config, model, optimizer, ids_BT, ignore)
+    step = _step_seconds(seconds, config, model, optimizer, ids_BT, ignore, isolate)
     evaluation = _evaluation_seconds(seconds, model, held_out, world)
     with tempfile.TemporaryDirectory(prefix="suite-plan-") as folder:
         weights = hf.weights(model)
@@ -120,7 +122,13 @@ def _held_out(config: RunConfig, known: tuple[Tokens, Tokenizer] | None, vocab_s
 
 
 def _step_seconds(
-    seconds: Timer, config: RunConfig, model: Model, optimizer: torch.optim.AdamW, ids_BT: Tensor, ignore: int
+    seconds: Timer,
+    config: RunConfig,
+    model: Model,
+    optimizer: torch.optim.AdamW,
+    ids_BT: Tensor,
+    ignore: int,
+    isolate: SpecialIds | None,
 ) -> float:
     """The mean: what disturbs a step now will disturb the run's as well."""
     micro = config.batch.micro_sequences
@@ -129,9 +137,8 @@ def _step_seconds(
     def of(sequences: int) -> Callable[[], float]:
         """The seconds of an update with so many sequences."""
         batch = config.batch.model_copy(update={"sequences": sequences})
-        update = Update(
-            model, optimizer, config.model_copy(update={"batch": batch}), World(device=config.device), ignore
-        )
+        part = config.model_copy(update={"batch": batch})
+        update = Update(model, optimizer, part, World(device=config.device), ignore, isolate)
         rows_BT = ids_BT[:sequences]
         # A rate of almost nothing: the weights stay what they are, and the work is the same.
         return lambda: seconds(lambda: update(rows_BT, rows_BT[:, 1:].numel(), 1e-12).tolist())
@@ -182,7 +189,7 @@ def _writing_seconds(seconds: Timer, tensors: dict[str, Tensor], folder: Path) -
 
 
 def _sample_seconds(seconds: Timer, config: RunConfig, model: Model, known: tuple[Tokens, Tokenizer] | None) -> float:
-    """Of a text as long as it may be. A token's time grows with those before it, almost in a line: Simpson's rule."""
+    """Of a text as long as it may be. A token's time depends on those before it: Simpson's rule."""
     settings, context = config.samples, config.data.seq_len - 1
     if not settings.prompts:
         return 0.0
@@ -194,7 +201,7 @@ def _sample_seconds(seconds: Timer, config: RunConfig, model: Model, known: tupl
             model,
             [0] * length,
             max_new_tokens=4,
-            context=length,
+            context=context,
             eos=-1,  # no id: it is never drawn
             temperature=settings.temperature,
             top_k=settings.top_k,
