@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from rows import Row, arguments, show
-from train import medians
+from train import Step, medians
 
 from suite.base.special import SpecialIds
 from suite.models.build import build, initialize
@@ -22,7 +22,7 @@ SPECIAL = SpecialIds(0, 1, 2)
 SIZES = {"llama-100k": 4, "llama-1m": 4, "llama-10m": 1, "mamba-100k": 4, "mamba-1m": 2}  # rows at a time
 
 
-def passes(name: str, ids_BT: torch.Tensor, isolate: SpecialIds | None):
+def passes(name: str, ids_BT: torch.Tensor, isolate: SpecialIds | None) -> Step:
     model = build(load_run([CONFIGS / f"{name}.toml"], []).model, VOCAB)
     initialize(model, 0)
 
@@ -44,10 +44,8 @@ def main() -> None:
         ids_BT = torch.randint(3, VOCAB, (batch, SEQ_LEN), generator=generator)
         ids_BT[torch.rand(ids_BT.shape, generator=generator) < 1 / DOCUMENT] = SPECIAL.eos
         ids_BT[:, 0] = SPECIAL.bos
-        ways = {"without": None, "isolated": SPECIAL}
-        seconds = medians(
-            {way: passes(name, ids_BT, isolate) for way, isolate in ways.items()}, 5 if options.quick else 15
-        )
+        contestants = {"without": passes(name, ids_BT, None), "isolated": passes(name, ids_BT, SPECIAL)}
+        seconds = medians(contestants, 5 if options.quick else 15)
         rows.append(Row(f"{name}: isolated, times without", seconds["isolated"] / seconds["without"], "ratio"))
     show(rows, options.json)
 

@@ -29,6 +29,14 @@ MODELS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # these are too small to share
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=MODELS, ids=lambda name: name.replace(" ", "_"))
 def model(request):
     made = build(MODELS[request.param], VOCAB)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from conftest import TINY
 from suite.base.errors import ConfigError, TokensError
 from suite.base.special import SpecialIds
 from suite.data.pack import one_pass
@@ -155,6 +156,15 @@ def test_loss_and_gradients_are_those_of_the_documents_alone_in_float64(model):
         assert float((parameter.grad - same.grad).abs().max()) <= 1000 * 2**-24 * largest, name
 
 
+def test_layers_that_are_computed_again_isolate_too(model):
+    def grads() -> list[Tensor]:
+        return list(torch.autograd.grad(nats_of(model, ROWS, isolate=SPECIAL), list(model.parameters())))
+
+    expected = grads()
+    model.use_gradient_checkpointing()
+    assert all(torch.equal(f, e) for f, e in zip(grads(), expected, strict=True))
+
+
 def test_isolation_matters(model):
     assert nats_of(model, ROWS).item() != nats_of(model, ROWS, isolate=SPECIAL).item()
 
@@ -251,3 +261,10 @@ def test_rows_that_are_documents_are_not_isolated(tiny_root, tmp_path):
     isolated_run = load_run([tiny_root / "mamba.toml"], [*arguments, "data.isolate=true"])
     with pytest.raises(TokensError, match=r"a document in each row, none to isolate; leave out data\.isolate"):
         prepare.opened(isolated_run)
+
+
+def test_a_class_of_transformers_is_not_isolated(tiny_root):
+    hf = '"hf", model_class = "GPT2LMHeadModel", n_embd = 8, n_layer = 1, n_head = 2'
+    (tiny_root / "gpt.toml").write_text(f"name = 'g'\nmodel = {{ type = {hf} }}\n{TINY}")
+    with pytest.raises(ConfigError, match=r"data\.isolate: transformers' classes see the whole row"):
+        load_run([tiny_root / "gpt.toml"], [f"root={tiny_root}", "data.isolate=true"])
