@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
@@ -54,6 +54,7 @@ KINDS = {
 @given(st.text())
 @pytest.mark.parametrize("kind", KINDS)
 def test_joined_bytes_are_the_text_behind_a_space(kind, text):
+    assume(not any(token in text for token in SPECIAL))  # in the library's unigram they are words like others
     one = _once(kind)
     spelled = one.bytes_of_ids()
     assert spelled and [spelled[number] for number in (0, 1, 2)] == [UNKNOWN, b"", b""]
