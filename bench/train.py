@@ -66,12 +66,12 @@ def run_config(config, sequences: int, dtype: str, root: str, *more: str) -> Run
     return load_run([path], [f"root={root}", f"precision.dtype={dtype}", "device=cpu", *settings, *more])
 
 
-def ours(config, ids_BT: torch.Tensor, dtype: str = "float32") -> tuple[Step, Model]:
+def ours(config, ids_BT: torch.Tensor, dtype: str = "float32", *more: str) -> tuple[Step, Model]:
     model = build(config, VOCAB)
     initialize(model, 0)
     model.train()
     with tempfile.TemporaryDirectory() as root:
-        settings = run_config(config, len(ids_BT), dtype, root, "budget.steps=1")
+        settings = run_config(config, len(ids_BT), dtype, root, "budget.steps=1", *more)
     update = Update(model, optim.adamw(model, settings.optimizer), settings, World(), -100)
     return (lambda: update(ids_BT, ids_BT[:, 1:].numel(), 1e-4).tolist()), model
 
@@ -168,7 +168,8 @@ def rows_of_mamba(name: str, quick: bool, peaks: dict[str, float]) -> list[Row]:
 
 
 def exactness(quick: bool) -> list[Row]:
-    """What it costs to ask torch for deterministic algorithms, as times the plain step."""
+    """What it costs to ask torch for deterministic algorithms, and to sum gradients in the order that any number of
+    workers has (in a batch of four micro-batches of two), as times the plain step."""
     rows = []
     for name, (config, batch) in {"llama-1m": LLAMAS["llama-1m"][:2], "mamba-1m": MAMBAS["mamba-1m"][:2]}.items():
         ids_BT = torch.randint(0, VOCAB, (batch, SEQ_LEN), generator=torch.Generator().manual_seed(0))
@@ -181,6 +182,13 @@ def exactness(quick: bool) -> list[Row]:
 
         took = medians({"plain": plain, "deterministic": deterministic}, 5 if quick else 15)
         rows.append(Row(f"{name}: deterministic, times the plain step", took["deterministic"] / took["plain"], "ratio"))
+        ids_BT = torch.randint(0, VOCAB, (8, SEQ_LEN), generator=torch.Generator().manual_seed(0))
+        halves = "batch.micro_sequences=2"
+        ways = {"plain": [halves], "across": [halves, "precision.reproducible=across-workers"]}
+        took = medians(
+            {way: ours(config, ids_BT, "float32", *more)[0] for way, more in ways.items()}, 5 if quick else 15
+        )
+        rows.append(Row(f"{name}: across-workers, times the plain step", took["across"] / took["plain"], "ratio"))
     return rows
 
 
