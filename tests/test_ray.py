@@ -119,6 +119,7 @@ def two_local_workers(tiny_root: Path) -> bytes:
     return weights_of(tiny_root / "runs" / "local-2", 14)
 
 
+@pytest.mark.slow
 def test_two_workers_end_in_the_weights_of_two_local_ones_also_when_one_is_killed_in_a_step(
     connected, tiny_root, two_local_workers
 ):

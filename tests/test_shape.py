@@ -19,7 +19,7 @@ from suite.models.shapes import near
 KINDS = {"llama": LlamaConfig, "mamba": MambaConfig}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.sampled_from(["llama", "mamba"]),
     st.floats(5.2, 7).map(lambda digits: round(10**digits)),

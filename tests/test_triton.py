@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
+@pytest.mark.slow
 def test_kernels_are_the_reference_under_the_interpreter():
     """In a process of its own: triton reads the switch once, when it is imported."""
     checks = Path(__file__).with_name("interpreted.py")

@@ -225,7 +225,7 @@ def test_workers_asked_to_stop_agree_on_a_step_and_keep_it(tiny_root, whom):
     """A signal to the command, or to a single rank that its machine wants to be rid of."""
     arguments = [*ACROSS[:1], "batch.sequences=8", "num_workers=2", "executor=local", "resume.every_seconds=1000"]
     name = f"stopped-{whom.replace(' ', '-')}"
-    common = [tiny_root / "llama.toml", f"root={tiny_root}", "budget.steps=40", *arguments]
+    common = [tiny_root / "llama.toml", f"root={tiny_root}", "budget.steps=24", *arguments]
     run = tiny_root / "runs" / name
     process = subprocess.Popen(
         [sys.executable, "-m", "suite", "train", *map(str, common), f"name={name}"], stderr=subprocess.PIPE, text=True
@@ -241,10 +241,10 @@ def test_workers_asked_to_stop_agree_on_a_step_and_keep_it(tiny_root, whom):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75 and "run the same command again" in said and "Traceback" not in said
     [resume] = run.glob("resume-*")
-    assert 0 < int(resume.name[7:]) == read_records(run / METRICS)[-1]["step"] < 40
+    assert 0 < int(resume.name[7:]) == read_records(run / METRICS)[-1]["step"] < 24
     call("train", *common, f"name={name}")
     call("train", *common, "name=stopped-never", "num_workers=1", "threads=1")
-    same_bits(run, tiny_root / "runs" / "stopped-never", 40)
+    same_bits(run, tiny_root / "runs" / "stopped-never", 24)
 
 
 def ranks_of(pid: int) -> list[int]:
