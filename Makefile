@@ -20,9 +20,8 @@ test: build  ## the tests (under five minutes on two cores, no GPU, no network)
 	cargo test --release --quiet
 	$(BIN)/python -m pytest -m "not slow and not cluster"
 
-test-all: build  ## the tests, the long ones too (11 minutes on two cores)
-	cargo test --release --quiet
-	$(BIN)/python -m pytest -m "not cluster"
+test-all: test  ## the tests, the long ones too (some 20 minutes on two cores)
+	$(BIN)/python -m pytest -m "slow and not cluster"
 
 cluster-test:  ## `ray up` on two hosts made of namespaces: needs root, sshd, rsync and ip (minutes)
 	@PYTHONPATH=tests $(PYTHON) -c 'import hosts, sys; sys.exit(hosts.missing())'
