@@ -205,7 +205,14 @@ def test_across_workers_dropout_belongs_to_the_slice(tiny_root):
     (tiny_root / "dropout.toml").write_text('name = "dropout"\n' + text)
     arguments = [f"root={tiny_root}", "precision.reproducible=across-workers", "batch.sequences=8", "budget.steps=4"]
     for workers in (1, 2):
-        call("train", tiny_root / "dropout.toml", *arguments, f"name=dropout-{workers}", f"num_workers={workers}")
+        call(
+            "train",
+            tiny_root / "dropout.toml",
+            *arguments,
+            f"name=dropout-{workers}",
+            f"num_workers={workers}",
+            "executor=local",
+        )
     alone, shared = (tiny_root / "runs" / f"dropout-{workers}" for workers in (1, 2))
     assert weights_of(alone, 4) == weights_of(shared, 4)
 

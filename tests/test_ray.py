@@ -38,6 +38,9 @@ def connected(ray_head: Head) -> Iterator[None]:
     """This process as a driver of the tests' head."""
     before = {name: os.environ.get(name) for name in SETTINGS}
     os.environ.update(SETTINGS, RAY_ADDRESS=ray_head.address)
+    import ray as library
+
+    assert not library.is_initialized(), "an earlier test has left a Ray of its own in this process"
     ray = executor.connect()
     del os.environ["RAY_ADDRESS"]  # each test says for itself what runs on Ray
     yield
